@@ -1,0 +1,1 @@
+"""mixserve: a REST service that fits Gaussian mixture models by gradient descent."""

@@ -1,0 +1,1 @@
+"""The numerical core: mixtures, their densities, and fits by gradient descent. Torch and numpy, no I/O."""
