@@ -1,0 +1,71 @@
+"""Answers: always valid JSON, in a media type that was asked for."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mimeparse
+from fastapi import Request, Response
+from pydantic_core import to_json
+
+from service.errors import ServiceError
+
+JSON = "application/json"
+
+
+class JsonAnswer(Response):
+    """JSON in which a number that is not finite is written as a string, never as null or a bare NaN."""
+
+    media_type = JSON
+
+    def render(self, content: Any) -> bytes:
+        """Returns the content as UTF-8."""
+        return to_json(content, inf_nan_mode="strings")
+
+
+def negotiate(request: Request, offered: Sequence[str]) -> str:
+    """Returns the media type to answer in.
+
+    Args:
+        request: Its `Accept` is honoured.
+        offered: What can be had, the default last.
+
+    Raises:
+        ServiceError: Nothing that is offered is acceptable (406).
+    """
+    accept = ", ".join(request.headers.getlist("accept")) or "*/*"
+    try:
+        best = mimeparse.best_match(list(offered), accept)
+    except mimeparse.MimeTypeParseException:
+        best = ""
+    if not best:
+        raise ServiceError("NOT_ACCEPTABLE", 406, f"Accept must allow one of: {', '.join(offered)}.")
+    return str(best)
+
+
+def json_only(request: Request) -> None:
+    """Refuses, before anything is done, a request whose answer in JSON would not be wanted."""
+    negotiate(request, [JSON])
+
+
+def unchanging(
+    request: Request, content: Mapping[str, Any] | Callable[[], Mapping[str, Any]], version: str | None = None
+) -> Response:
+    """Returns something that never changes, with a strong ETag, or 304 when the client has it.
+
+    Args:
+        request: Its `If-None-Match` is honoured.
+        content: The answer, or what makes it, called only when it has to be sent.
+        version: What names this very representation; the content's own hash if absent.
+    """
+    body: bytes | None = None
+    if version is None:
+        body = to_json(content() if callable(content) else content, inf_nan_mode="strings")
+        version = hashlib.sha256(body).hexdigest()[:32]
+    headers = {"ETag": f'"{version}"', "Cache-Control": "private, no-cache"}
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if headers["ETag"] in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    if body is None:
+        return JsonAnswer(content() if callable(content) else content, headers=headers)
+    return Response(body, media_type=JSON, headers=headers)

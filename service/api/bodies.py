@@ -1,0 +1,116 @@
+"""Request bodies: their size, encoding and media type, and the model that they must fit."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from service.api.answers import JSON
+from service.api.problems import field_errors
+from service.api.services import Use
+from service.codecs.compression import ENCODINGS, BadCompression, TooLarge, decompress
+from service.errors import ServiceError, Unprocessable
+
+Model = TypeVar("Model", bound=BaseModel)
+
+# Parsing more than this would hold up other requests noticeably; it goes to a thread.
+_INLINE_BYTES = 65_536
+
+
+async def raw_body(request: Request, services: Use) -> bytes:
+    """Returns the body, decompressed.
+
+    Raises:
+        ServiceError: It is too large (413), or its encoding is not spoken (415) or wrong (400).
+    """
+    limit = services.settings.max_body_bytes
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in (*ENCODINGS, "identity"):
+        raise ServiceError(
+            "UNSUPPORTED_ENCODING", 415, f"Content-Encoding must be one of {', '.join(ENCODINGS)}, or absent."
+        )
+    body = await _read(request, limit)
+    if encoding == "identity":
+        return body
+    try:
+        return await run_in_threadpool(decompress, body, encoding, limit)
+    except TooLarge as error:
+        raise _too_large(limit) from error
+    except BadCompression as error:
+        raise ServiceError("INVALID_ENCODING", 400, f"The request cannot be read: {error}.") from error
+
+
+Raw = Annotated[bytes, Depends(raw_body)]
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise _too_large(limit)
+    except ClientDisconnect as error:
+        raise ServiceError(
+            "CLIENT_DISCONNECTED", 400, "The connection closed before the body was whole."
+        ) from error
+    return bytes(body)
+
+
+def _too_large(limit: int) -> ServiceError:
+    return ServiceError(
+        "BODY_TOO_LARGE", 413, f"The body, decompressed, is larger than the {limit} bytes that are taken."
+    )
+
+
+def json_body(model: type[Model]) -> Callable[..., Coroutine[Any, Any, Model]]:
+    """Returns a dependency that reads a JSON body into a model."""
+
+    async def read(request: Request, body: Raw) -> Model:
+        require_media_type(request, (JSON,))
+        if len(body) <= _INLINE_BYTES:
+            return parse(model, body)
+        return await run_in_threadpool(parse, model, body)
+
+    return read
+
+
+def require_media_type(request: Request, spoken: tuple[str, ...]) -> str:
+    """Returns the body's media type, the first spoken one when the request does not say.
+
+    Raises:
+        ServiceError: It is not spoken here (415).
+    """
+    media_type = request.headers.get("content-type", spoken[0]).partition(";")[0].strip().lower()
+    if media_type not in spoken:
+        raise ServiceError(
+            "UNSUPPORTED_MEDIA_TYPE", 415, f"Send the body with Content-Type: {' or '.join(spoken)}."
+        )
+    return media_type
+
+
+def parse(model: type[Model], body: bytes) -> Model:
+    """Returns a JSON text as a model.
+
+    Raises:
+        Unprocessable: It does not fit, with the places that are wrong.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+    errors = field_errors(details[:20])
+    first = f"{errors[0].pointer or 'the body'}: {errors[0].message}"[:300]
+    raise Unprocessable(f"The body cannot be accepted; first problem at {first}.", errors)
+
+
+def documented(model: type[BaseModel]) -> dict[str, Any]:
+    """Returns the part of an operation's OpenAPI that tells of its JSON body."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}

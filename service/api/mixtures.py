@@ -1,0 +1,103 @@
+"""/v1/mixtures: keep, read and delete them."""
+
+from typing import Annotated, Any
+
+import torch
+from fastapi import APIRouter, Depends, Request, Response
+
+from service.api.answers import JsonAnswer, json_only, unchanging
+from service.api.bodies import documented, json_body
+from service.api.creation import Once
+from service.api.query import Paging, page_answer
+from service.api.services import Services, Use
+from service.api.specifications import mixture_of, parameters_answer
+from service.errors import FieldError, Unprocessable
+from service.mixture import GaussianMixture
+from service.schemas.mixture import Mixture, MixtureCreation
+from service.schemas.service import Page
+from service.storage import mixtures
+from service.storage.tables import MixtureRow
+
+router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Mixture,
+    openapi_extra=documented(MixtureCreation),
+    dependencies=[Depends(json_only)],
+    operation_id="create_mixture",
+)
+def create_mixture(
+    body: Annotated[MixtureCreation, Depends(json_body(MixtureCreation))], once: Once, services: Use
+) -> Response:
+    """Stores a given mixture, which then answers every question that a fitted one does."""
+    mixture = mixture_of(body).in_canonical_order()
+    if body.columns is not None and len(body.columns) != mixture.n_features:
+        message = f"there are {len(body.columns)} names for {mixture.n_features} features"
+        raise Unprocessable(f"The columns do not fit: {message}.", [FieldError(("columns",), message)])
+    with services.database.write() as session:
+        row = mixtures.add(session, parameters_answer(mixture), name=body.name, columns=body.columns)
+        return once.created(session, as_answer(row), f"/v1/mixtures/{row.id}")
+
+
+@router.get("", response_model=Page[Mixture], dependencies=[Depends(json_only)], operation_id="list_mixtures")
+def list_mixtures(paging: Paging, services: Use) -> Response:
+    """Lists mixtures, newest first."""
+    with services.database.read() as session:
+        rows, more = mixtures.page(session, paging.size, paging.before)
+    return JsonAnswer(page_answer([as_answer(row) for row in rows], more))
+
+
+@router.get(
+    "/{mixture_id}", response_model=Mixture, dependencies=[Depends(json_only)], operation_id="get_mixture"
+)
+def get_mixture(mixture_id: str, request: Request, services: Use) -> Response:
+    """Returns a mixture with what follows from its parameters; components in canonical order."""
+    return unchanging(request, as_answer(stored(services, mixture_id)))
+
+
+@router.delete("/{mixture_id}", status_code=204, operation_id="delete_mixture")
+def delete_mixture(mixture_id: str, services: Use) -> Response:
+    """Deletes a mixture; a fit that made it keeps its result."""
+    with services.database.write() as session:
+        mixtures.delete(session, mixture_id)
+    return Response(status_code=204)
+
+
+def stored(services: Services, mixture_id: str) -> MixtureRow:
+    """Returns a mixture's row.
+
+    Raises:
+        NotFound: There is none.
+    """
+    with services.database.read() as session:
+        return mixtures.get(session, mixture_id)
+
+
+def prepared(row: MixtureRow) -> GaussianMixture:
+    """Returns a row as a mixture that answers questions."""
+    return GaussianMixture(
+        weights=torch.from_numpy(row.weights),
+        means=torch.from_numpy(row.means),
+        covariances=torch.from_numpy(row.covariances),
+        covariance_type=row.covariance_type,
+    )
+
+
+def as_answer(row: MixtureRow) -> dict[str, Any]:
+    """Returns a row as `Mixture`."""
+    mixture = prepared(row)
+    return parameters_answer(mixture) | {
+        "id": row.id,
+        "name": row.name,
+        "columns": row.columns,
+        "n_components": mixture.n_components,
+        "n_features": mixture.n_features,
+        "precisions": mixture.precisions().tolist(),
+        "standard_deviations": mixture.standard_deviations().tolist(),
+        "correlations": mixture.correlations().tolist(),
+        "fit_id": row.fit_id,
+        "created_at": row.created_at,
+    }

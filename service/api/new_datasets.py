@@ -1,0 +1,93 @@
+"""Points on their way into the dataset store: posted, or drawn from a gold mixture."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from service.api.services import Services
+from service.api.specifications import mixture_of, parameters_answer
+from service.errors import FieldError, Unprocessable
+from service.schemas.dataset import DatasetCreation, DatasetReference
+from service.schemas.mixture import MixtureSpecification
+from service.storage.datasets import NewDataset
+
+_DRAWN_AT_ONCE = 65_536
+_DEFAULT_DRAWN = 1000
+
+
+@contextmanager
+def new_dataset(
+    services: Services,
+    body: DatasetCreation | DatasetReference,
+    *,
+    name: str | None = None,
+    columns: list[str] | None = None,
+    place: tuple[str, ...] = (),
+) -> Iterator[NewDataset]:
+    """Yields the drafts of a dataset, from points or from a gold mixture; gone at the end unless published.
+
+    Args:
+        services: Where to write them.
+        body: What the client sent.
+        name: The dataset's name.
+        columns: Names of its features.
+        place: Where the body stands in what the client sent, for errors.
+
+    Raises:
+        Unprocessable: It would be too large, or the columns do not fit.
+        InvalidMixture: The gold mixture is not one.
+    """
+    if body.gold is not None:
+        with _drawn(services, body, body.gold, name, columns, place) as new:
+            yield new
+        return
+    assert body.points is not None, "the schema asks for one of the two"  # noqa: S101
+    rows = np.array(body.points, dtype=np.float64)
+    _require_columns(columns, rows.shape[1])
+    _require_storable(services, len(rows), rows.shape[1])
+    with services.store.draft(rows.shape[1]) as draft:
+        draft.append(rows)
+        draft.finish()
+        yield NewDataset(draft, name, columns)
+
+
+@contextmanager
+def _drawn(
+    services: Services,
+    body: DatasetCreation | DatasetReference,
+    specification: MixtureSpecification,
+    name: str | None,
+    columns: list[str] | None,
+    place: tuple[str, ...],
+) -> Iterator[NewDataset]:
+    gold = mixture_of(specification, (*place, "gold"))
+    n_samples, seed = body.n_samples or _DEFAULT_DRAWN, body.seed or 0
+    _require_columns(columns, gold.n_features)
+    _require_storable(services, n_samples, gold.n_features)
+    kept = parameters_answer(gold) | {"n_samples": n_samples, "seed": seed}
+    generator = torch.Generator().manual_seed(seed)
+    with services.store.draft(gold.n_features) as points, services.store.draft(1, "int64") as components:
+        for start in range(0, n_samples, _DRAWN_AT_ONCE):
+            drawn, labels = gold.sample(min(_DRAWN_AT_ONCE, n_samples - start), generator)
+            points.append(drawn.numpy())
+            components.append(labels.numpy()[:, None])
+        points.finish()
+        components.finish()
+        yield NewDataset(points, name, columns, kept, components)
+
+
+def _require_columns(columns: list[str] | None, n_features: int) -> None:
+    if columns is not None and len(columns) != n_features:
+        message = f"there are {len(columns)} names for {n_features} features"
+        raise Unprocessable(f"The columns do not fit: {message}.", [FieldError(("columns",), message)])
+
+
+def _require_storable(services: Services, n_samples: int, n_features: int) -> None:
+    size, limit = n_samples * n_features * 8, services.settings.max_dataset_bytes
+    if size > limit:
+        raise Unprocessable(
+            f"{n_samples} points of {n_features} features take {size} bytes; at most {limit} are stored.",
+            code="DATASET_TOO_LARGE",
+        )

@@ -1,0 +1,155 @@
+"""Fits on their way into the queue: whatever can be refused is refused here, before a 202."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from service.api.new_datasets import new_dataset
+from service.api.services import Services
+from service.api.specifications import mixture_of, parameters_answer
+from service.errors import FieldError, Unprocessable
+from service.mixture import FitOptions, estimate_fit_bytes
+from service.schemas.fit import FitRequest, HeldOut, MixtureStart
+from service.storage import datasets, fits, mixtures, workers
+from service.storage.database import Session
+from service.storage.dataset_store import Draft
+from service.storage.tables import DatasetRow, FitRow, MixtureRow
+
+
+@contextmanager
+def queued_fit(services: Services, request: FitRequest) -> Iterator[tuple[Session, FitRow]]:
+    """Yields a new fit in the transaction that queues it, and that stores its points if they came along.
+
+    Raises:
+        NotFound: The dataset or the mixture to start from does not exist.
+        Unprocessable: The request cannot be done.
+        ServiceError: The queue is full.
+    """
+    with ExitStack() as stack:
+        new = None
+        if request.dataset.id is None:
+            new = stack.enter_context(new_dataset(services, request.dataset, place=("dataset",)))
+        weights = _weights_draft(services, request, stack)
+        session = stack.enter_context(services.database.write())
+        if new is not None:
+            dataset = datasets.add(services.database, services.store, session, new)
+        else:
+            dataset = datasets.get(session, request.dataset.id or "", for_fit=True)
+        stored = _stored(session, request, dataset, weights)
+        _require_doable(request, dataset, weights)
+        _require_device(services, session, request, dataset)
+        if weights is not None:
+            datasets.publish(services.database, services.store, session, weights)
+        row = FitRow(
+            dataset_id=dataset.id,
+            request=stored,
+            device=request.device,
+            priority=request.priority,
+            timeout_seconds=request.timeout_seconds,
+            fit_metadata=request.metadata,
+            weights_sha256=weights.sha256 if weights else None,
+        )
+        yield session, fits.submit(session, row, services.settings.max_queued_fits)
+
+
+def _weights_draft(services: Services, request: FitRequest, stack: ExitStack) -> Draft | None:
+    if request.dataset.weights is None:
+        return None
+    draft = stack.enter_context(services.store.draft(1))
+    draft.append(np.array(request.dataset.weights, dtype=np.float64)[:, None])
+    draft.finish()
+    return draft
+
+
+def _stored(
+    session: Session, request: FitRequest, dataset: DatasetRow, weights: Draft | None
+) -> dict[str, Any]:
+    """Returns the request as kept: every default filled in, data by reference, the start's parameters whole.
+
+    A mixture to start from is copied, so that the fit stays a function of its request when the mixture goes.
+    """
+    stored = request.model_dump(mode="json", exclude={"dataset", "initialization"})
+    stored["dataset"] = {"id": dataset.id, "weights_sha256": weights.sha256 if weights else None}
+    stored["initialization"] = request.initialization.model_dump(mode="json", exclude_none=True)
+    if isinstance(request.initialization, MixtureStart):
+        stored["initialization"]["mixture"] = _start(
+            session, request, request.initialization, dataset.n_features
+        )
+    return stored
+
+
+def _start(session: Session, request: FitRequest, start: MixtureStart, n_features: int) -> dict[str, Any]:
+    if start.mixture is not None:
+        parameters = parameters_answer(mixture_of(start.mixture, ("initialization", "mixture")))
+    else:
+        row: MixtureRow = mixtures.get(session, start.mixture_id or "")
+        arrays = {name: getattr(row, name).tolist() for name in ("weights", "means", "covariances")}
+        parameters = arrays | {"covariance_type": row.covariance_type}
+    n_components = len(parameters["weights"])
+    if any(wanted != n_components for wanted in _list_of(request.n_components)):
+        raise _refusal(("n_components",), f"must be {n_components}, as in the mixture to start from")
+    if len(parameters["means"][0]) != n_features:
+        found = len(parameters["means"][0])
+        raise _refusal(("initialization",), f"the mixture has {found} features; the dataset has {n_features}")
+    return parameters
+
+
+def _require_doable(request: FitRequest, dataset: DatasetRow, weights: Draft | None) -> None:
+    n_fitted = dataset.n_samples
+    if weights is not None and weights.n_rows != dataset.n_samples:
+        raise _refusal(
+            ("dataset", "weights"), f"there are {weights.n_rows} weights for {dataset.n_samples} points"
+        )
+    if isinstance(request.selection, HeldOut):
+        n_fitted -= max(1, round(request.selection.fraction * dataset.n_samples))
+    most = max(_list_of(request.n_components))
+    if most > n_fitted:
+        raise _refusal(
+            ("n_components",), f"{most} components need at least as many points; there are {n_fitted}"
+        )
+
+
+def _require_device(services: Services, session: Session, request: FitRequest, dataset: DatasetRow) -> None:
+    """Refuses a fit that no worker has the device or the memory for.
+
+    With no worker at all only a named GPU is refused: a worker may come, and it will have a CPU.
+    """
+    alive = [
+        workers.Device(worker.device, worker.device_name, worker.memory_bytes)
+        for worker, _ in workers.alive(session, services.settings.lease_seconds)
+    ]
+    able = [device for device in alive if request.device in device.serves]
+    if not able and (alive or request.device.startswith("cuda")):
+        there = ", ".join(sorted({device.device for device in alive})) or "none"
+        raise _refusal(
+            ("device",), f"no worker has it; devices of workers: {there}", code="DEVICE_UNAVAILABLE"
+        )
+    if able:
+        needed = estimate_fit_bytes(dataset.n_samples, dataset.n_features, _options(request))
+        largest = max(device.memory_bytes for device in able)
+        if needed > largest:
+            raise Unprocessable(
+                f"The fit needs about {needed} bytes of memory; the largest worker has {largest}. "
+                "Use fewer components or restarts, a simpler covariance_type, or fewer points.",
+                code="FIT_TOO_LARGE",
+            )
+
+
+def _options(request: FitRequest) -> FitOptions:
+    return FitOptions(
+        n_components=tuple(_list_of(request.n_components)),
+        covariance_type=tuple(_list_of(request.covariance_type)),
+        optimizer=request.optimizer.model_dump(),
+        n_init=request.n_init,
+        dtype=request.dtype,
+    )
+
+
+def _list_of(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _refusal(path: tuple[str, ...], message: str, code: str = "INVALID_REQUEST") -> Unprocessable:
+    return Unprocessable(f"{'.'.join(path)}: {message}.", [FieldError(path, message)], code=code)

@@ -1,0 +1,63 @@
+"""Query parameters and small headers."""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request
+from fastapi.routing import APIRoute
+
+from service.errors import FieldError, Unprocessable
+
+LARGEST_PAGE = 200
+_LONGEST_WAIT_SECONDS = 60
+_PAGE = r"^[a-z]{3}_[0-9a-z]{26}$"
+
+
+def refuse_unknown(request: Request) -> None:
+    """Refuses query parameters that the endpoint does not have.
+
+    Raises:
+        Unprocessable: There are some.
+    """
+    route: APIRoute = request.scope["route"]
+    known = _names(route.dependant)
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        has = f"it has {', '.join(sorted(known))}" if known else "it has none"
+        errors = [FieldError((name,), "there is no such parameter") for name in unknown]
+        raise Unprocessable(f"This endpoint does not have some of the query parameters sent; {has}.", errors)
+
+
+def _names(dependant: Any) -> set[str]:
+    own = {field.alias for field in dependant.query_params}
+    return own.union(*(_names(nested) for nested in dependant.dependencies))
+
+
+class PageQuery:
+    """Which page of a list is wanted."""
+
+    def __init__(
+        self,
+        page_size: Annotated[int, Query(ge=1, description=f"more than {LARGEST_PAGE} is cut to that")] = 50,
+        page_token: Annotated[
+            str | None, Query(pattern=_TOKEN, description="next_page_token of the last page")
+        ] = None,
+    ) -> None:
+        self.size = min(page_size, LARGEST_PAGE)
+        self.before = page_token
+
+
+Paging = Annotated[PageQuery, Depends()]
+
+
+def page_answer(items: list[dict[str, Any]], more: bool) -> dict[str, Any]:
+    """Returns a page; `next_page_token` is there only if there is a next one."""
+    return {"items": items} | ({"next_page_token": items[-1]["id"]} if more else {})
+
+
+def preferred_wait(request: Request) -> int | None:
+    """Returns the seconds of `Prefer: wait=N`, at most 60; None when absent or not to be understood (RFC 7240)."""
+    match = re.search(
+        r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", request.headers.get("prefer", "")
+    )
+    return min(int(match.group(1)), _LONGEST_WAIT_SECONDS) if match else None

@@ -1,0 +1,29 @@
+"""What every endpoint may use."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.api.fit_watcher import FitWatcher
+from service.settings import Settings
+from service.storage.database import Database
+from service.storage.dataset_store import DatasetStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """The settings, the database, the dataset store and the watcher of one app."""
+
+    settings: Settings
+    database: Database
+    store: DatasetStore
+    watcher: FitWatcher
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Use = Annotated[Services, Depends(_services)]

@@ -1,0 +1,68 @@
+"""Builds the HTTP app. No other place does."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+
+from service.api import creation, datasets, docs, fit_events, fits, health, mixtures, problems, questions
+from service.api.answers import JsonAnswer
+from service.api.fit_watcher import FitWatcher
+from service.api.query import refuse_unknown
+from service.api.request_ids import RequestIds
+from service.api.services import Services
+from service.settings import Settings
+from service.storage.database import Database
+from service.storage.dataset_store import DatasetStore
+
+_DESCRIPTION = """\
+Fits Gaussian mixture models by gradient descent, and answers questions about them.
+
+Post a **dataset**, or a gold mixture to draw one from; post a **fit** and wait for it, or follow its events;
+ask the **mixture** it ends in for log-densities, responsibilities and samples. Errors are
+`application/problem+json`. A number that is not finite is written as `"Infinity"`, `"-Infinity"` or `"NaN"`.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Returns the app, on a database that has been migrated.
+
+    Args:
+        settings: From the environment if absent.
+    """
+    settings = settings or Settings()
+    database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
+    services = Services(settings, database, DatasetStore(settings.dataset_store_folder), FitWatcher(database))
+    app = FastAPI(
+        title="mixserve",
+        version=version("mixserve"),
+        summary="Gaussian mixtures over HTTP",
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        default_response_class=JsonAnswer,
+        dependencies=[Depends(refuse_unknown)],
+        responses=problems.RESPONSES,
+    )
+    app.state.services = services
+    app.add_middleware(RequestIds)
+    problems.install(app)
+    app.add_exception_handler(creation.Replayed, creation.replay)
+    # Events come before fits, which answer JSON only.
+    for room in (datasets, fit_events, fits, mixtures, questions, health, docs):
+        app.include_router(room.router)
+    docs.install(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    services.store.discard_old_drafts()
+    services.watcher.start()
+    yield
+    services.watcher.close()
+    services.database.close()

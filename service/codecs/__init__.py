@@ -1,0 +1,1 @@
+"""Bytes to point arrays and back, one file per format."""

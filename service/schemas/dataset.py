@@ -1,0 +1,110 @@
+"""Datasets: points that are posted, or drawn from a gold mixture."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from service.schemas.mixture import GOLD, MixtureSpecification
+from service.schemas.numbers import Answer, Body, Columns, Count, Name, Points, Seed
+
+
+def _exactly_one(body: Body, names: tuple[str, ...]) -> None:
+    given = [name for name in names if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"give exactly one of {', '.join(names)}" + (f", not {' and '.join(given)}" if given else "")
+        )
+
+
+class _Drawn(Body):
+    """Fields of a dataset drawn from a gold mixture, which posted points must not carry."""
+
+    points: Points | None = None
+    gold: MixtureSpecification | None = None
+    n_samples: Count | None = Field(None, description="with gold: how many points to draw; 1000 unless given")
+    seed: Seed | None = Field(None, description="with gold: 0 unless given")
+
+    @model_validator(mode="after")
+    def _draw_fields_go_with_gold(self) -> Self:
+        for name in ("n_samples", "seed"):
+            if self.gold is None and getattr(self, name) is not None:
+                raise ValueError(f"{name} goes with gold")
+        return self
+
+
+class DatasetCreation(_Drawn):
+    """Points, or a gold mixture to draw them from."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"points": [[1.0, 2.0], [3.0, 4.5]], "name": "two points", "columns": ["height", "width"]},
+                {"gold": GOLD, "n_samples": 1000, "seed": 0, "name": "gold"},
+            ]
+        }
+    )
+
+    name: Name | None = None
+    columns: Columns | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, ("points", "gold"))
+        return self
+
+
+class DatasetReference(_Drawn):
+    """The data of a fit: a stored dataset by id, or one given inline and stored on the way."""
+
+    id: str | None = Field(None, max_length=64)
+    weights: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None = Field(
+        None, description="(N,), each at least 0, not all 0: how much each point counts in this fit"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, ("id", "points", "gold"))
+        if self.weights is not None and not any(self.weights):
+            raise ValueError("weights are all zero; give at least one point a weight above 0")
+        return self
+
+
+class FeatureStatistics(Answer):
+    """Per feature, in data units; the standard deviation divides by N."""
+
+    mean: list[float | str]
+    standard_deviation: list[float | str]
+    minimum: list[float | str]
+    maximum: list[float | str]
+
+
+class Dataset(Answer):
+    """A stored dataset. It never changes."""
+
+    id: str
+    name: str | None
+    source: Literal["upload", "gold"]
+    n_samples: int
+    n_features: int
+    columns: list[str] | None
+    sha256: Annotated[
+        str, Field(description="of the points as little-endian float64, row by row, behind their shape")
+    ]
+    size_bytes: int
+    statistics: FeatureStatistics
+    gold: Annotated[
+        dict[str, object] | None, Field(description="the mixture drawn from, with n_samples and seed")
+    ]
+    created_at: datetime
+
+
+class DatasetPoints(Answer):
+    """A run of a dataset's points."""
+
+    points: Annotated[list[list[float]], Field(description="(n, D)")]
+    components: Annotated[list[int] | None, Field(description="(n,), gold datasets: the true component")] = (
+        None
+    )
+    offset: int
+    n_samples: Annotated[int, Field(description="of the whole dataset")]

@@ -1,0 +1,63 @@
+"""The settings of one process, read once from the environment and passed on from there."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings with the environment prefix `MIXSERVE_`. Sizes are in bytes, durations in seconds.
+
+    Only `cli.py` and `create_app` read it from the environment; everything else is handed one.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="MIXSERVE_", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    data_dir: Path = Field(Path("mixserve-data"), description="SQLite file and dataset store")
+    database_url: str = Field("", description="SQLite in the data folder, or postgresql+psycopg://...")
+    dataset_store_url: str = Field("", description="a folder in the data folder, or file:///shared/folder")
+    lease_seconds: float = Field(
+        30.0, gt=0, description="a worker silent for this long loses its fit to another"
+    )
+    max_attempts: int = Field(3, ge=1, description="after so many lost workers a fit fails with WORKER_LOST")
+    max_body_bytes: int = Field(2**30, ge=1, description="larger bodies, decompressed, get 413")
+    max_dataset_bytes: int = Field(2**33, ge=1, description="larger datasets, as float64, get 422")
+    max_answer_bytes: int = Field(2**28, ge=1, description="answers estimated to be larger get 422")
+    max_queued_fits: int = Field(10_000, ge=1, description="beyond it POST /v1/fits gets 429")
+    idempotency_seconds: float = Field(
+        86_400.0, ge=86_400.0, description="how long an Idempotency-Key is kept"
+    )
+    auth: Literal["none"] = Field("none", description="who may call; keys come with a later release")
+
+    @field_validator("dataset_store_url")
+    @classmethod
+    def _known_store(cls, url: str) -> str:
+        scheme, separator, _ = url.partition("://")
+        if separator and scheme != "file":
+            raise ValueError(
+                f"a dataset store at {scheme}:// is not supported; give a folder or file:///folder"
+            )
+        return url
+
+    @model_validator(mode="after")
+    def _known_database(self) -> Self:
+        scheme = self.resolved_database_url.partition(":")[0]
+        if scheme not in ("sqlite", "postgresql", "postgresql+psycopg"):
+            raise ValueError(
+                f"MIXSERVE_DATABASE_URL has the scheme {scheme!r}; use sqlite:/// or postgresql+psycopg://"
+            )
+        return self
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's URL, with the default in the data folder filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'mixserve.sqlite3'}"
+
+    @property
+    def dataset_store_folder(self) -> Path:
+        """The folder that holds the points."""
+        return Path(self.dataset_store_url.removeprefix("file://") or self.data_dir / "datasets").resolve()

@@ -1,0 +1,1 @@
+"""Tables, repositories and the dataset store: the only room that knows SQL and files of points."""

@@ -1,0 +1,145 @@
+"""One database, embedded or a server: connections, transactions, and what their failures mean to a client."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session as Session
+
+from service.errors import ServiceError, Unavailable
+
+BUSY_TIMEOUT_SECONDS = 5.0
+_POOL_SIZE = 40
+_LOCK_TIMEOUT_MS = 5_000
+
+
+def sqlite_journal_mode(version: tuple[int, ...]) -> str:
+    """Returns WAL where this SQLite has the fix for several writers corrupting it, DELETE otherwise.
+
+    Fixed in 3.51.3 and, as backports, in 3.50.7 and 3.44.6.
+    """
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    return "WAL" if fixed else "DELETE"
+
+
+class Database:
+    """Sessions on the database that holds everything but points. Safe to share between threads."""
+
+    def __init__(self, url: str, *, lease_seconds: float = 30.0) -> None:
+        self.url: URL = make_url(url).set(
+            drivername="sqlite+pysqlite" if url.startswith("sqlite") else "postgresql+psycopg"
+        )
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = self._sqlite_engine() if self.is_sqlite else self._postgresql_engine(lease_seconds)
+        # A transaction that means to write says so at its start: on SQLite a read lock that is raised later
+        # can only fail, without the busy timeout being waited for.
+        self._writing_engine = self._engine.execution_options(mixserve_begin="BEGIN IMMEDIATE")
+
+    def _sqlite_engine(self) -> Engine:
+        if self.url.database:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(
+            self.url,
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+            pool_size=_POOL_SIZE,
+            json_serializer=_as_json,
+        )
+        event.listen(engine, "connect", _prepare_sqlite_connection)
+        event.listen(engine, "begin", _begin_on_sqlite)
+        return engine
+
+    def _postgresql_engine(self, lease_seconds: float) -> Engine:
+        # A process frozen inside a transaction would hold its row locks, and so its fit, for ever.
+        idle_limit_ms = max(1, int(lease_seconds * 1000 / 2))
+        options = (
+            f"-c idle_in_transaction_session_timeout={idle_limit_ms} -c lock_timeout={_LOCK_TIMEOUT_MS}"
+            " -c timezone=UTC"
+        )
+        return create_engine(
+            self.url,
+            pool_pre_ping=True,
+            pool_size=_POOL_SIZE,
+            pool_timeout=BUSY_TIMEOUT_SECONDS,
+            json_serializer=_as_json,
+            connect_args={"options": options, "connect_timeout": 5, "application_name": "mixserve"},
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for migrations."""
+        return self._engine
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Yields a session for reading.
+
+        Raises:
+            Unavailable: The database does not answer.
+        """
+        with _client_readable_errors(), Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Yields a session for writing, committed at the end unless an exception passes through.
+
+        Raises:
+            Unavailable: The database does not answer, or stays locked.
+            ServiceError: There is no room left on its disk (STORAGE_FULL).
+        """
+        with (
+            _client_readable_errors(),
+            Session(self._writing_engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def lock(self, session: Session, name: str) -> None:
+        """Waits until no other transaction holds the same name; held until the end of this one."""
+        if not self.is_sqlite:  # BEGIN IMMEDIATE has it already
+            session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+    def close(self) -> None:
+        """Closes all pooled connections."""
+        self._engine.dispose()
+
+
+def _as_json(value: Any) -> str:
+    """Numbers that are not finite go in as they go out to clients; PostgreSQL would refuse a bare NaN."""
+    return to_json(value, inf_nan_mode="strings").decode()
+
+
+@contextmanager
+def _client_readable_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        if "disk is full" in str(error) or "No space left" in str(error):
+            raise ServiceError("STORAGE_FULL", 507, "The service has no room left on its disk.") from error
+        raise Unavailable(
+            "DATABASE_UNAVAILABLE", "The database does not answer; try again shortly."
+        ) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("DATABASE_UNAVAILABLE", "The database went away; try again shortly.") from error
+        raise
+
+
+def _prepare_sqlite_connection(connection: sqlite3.Connection, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin in _begin_on_sqlite, not by the driver's guess
+    for pragma in (
+        f"journal_mode={sqlite_journal_mode(sqlite3.sqlite_version_info)}",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_on_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("mixserve_begin", "BEGIN"))

@@ -1,0 +1,165 @@
+"""The dataset store: points in files named by their content, outside the database."""
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.codecs.column_file import ColumnFile, ColumnFileWriter
+from service.errors import ServiceError
+from service.storage.identifiers import new_id
+
+
+@dataclass
+class FeatureMoments:
+    """Running statistics per feature, merged chunk by chunk.
+
+    References:
+        Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance.
+    """
+
+    n_samples: int
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.float64]) -> "FeatureMoments":
+        """Returns the moments of rows (n, D)."""
+        # Numbers near the largest double overflow here; they come out as infinity, which JSON spells.
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = rows.mean(axis=0)
+            squares = np.square(rows - mean).sum(axis=0)
+        return cls(len(rows), mean, squares, rows.min(axis=0), rows.max(axis=0))
+
+    def merged(self, other: "FeatureMoments") -> "FeatureMoments":
+        """Returns the moments of both sets of points together."""
+        total = self.n_samples + other.n_samples
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = other.mean - self.mean
+            return FeatureMoments(
+                total,
+                self.mean + delta * (other.n_samples / total),
+                self.squares + other.squares + np.square(delta) * (self.n_samples * other.n_samples / total),
+                np.minimum(self.minimum, other.minimum),
+                np.maximum(self.maximum, other.maximum),
+            )
+
+    def summary(self) -> dict[str, list[float]]:
+        """Returns lists of length D by name; the standard deviation divides by N."""
+        return {
+            "mean": self.mean.tolist(),
+            "standard_deviation": np.sqrt(self.squares / self.n_samples).tolist(),
+            "minimum": self.minimum.tolist(),
+            "maximum": self.maximum.tolist(),
+        }
+
+
+@dataclass
+class Draft:
+    """A file being written, not yet in the store: its content hash and statistics grow with it."""
+
+    path: Path
+    writer: ColumnFileWriter
+    n_columns: int
+    n_rows: int = 0
+    moments: FeatureMoments | None = None
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Adds rows (n, C), float64 or int64."""
+        rows = np.ascontiguousarray(rows)
+        self.writer.append(rows)
+        self._hash.update(rows.astype(rows.dtype.newbyteorder("<"), copy=False))
+        self.n_rows += len(rows)
+        if rows.dtype == np.float64:
+            moments = FeatureMoments.of(rows)
+            self.moments = moments if self.moments is None else self.moments.merged(moments)
+
+    def finish(self) -> None:
+        """Closes the file and waits until it is on the disk."""
+        self.writer.close()
+        _flush_to_disk(self.path)
+
+    @property
+    def sha256(self) -> str:
+        """Content hash: the rows, then their shape; the same however they were chunked."""
+        whole = self._hash.copy()
+        whole.update(f"{self.n_rows}x{self.n_columns}".encode())
+        return str(whole.hexdigest())
+
+
+class DatasetStore:
+    """A folder of files named by content. One that is published stays as it is until removed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = folder / "files"
+        self._drafts = folder / "drafts"
+        for part in (self._files, self._drafts):
+            part.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha256: str) -> Path:
+        """Returns where the content with this hash lies."""
+        return self._files / sha256[:2] / f"{sha256}.arrow"
+
+    def open(self, sha256: str) -> ColumnFile:
+        """Returns the columns with this content hash."""
+        return ColumnFile(self.path(sha256))
+
+    @contextmanager
+    def draft(self, n_columns: int, dtype: str = "float64") -> Iterator[Draft]:
+        """Yields a draft, which is gone at the end of the block unless it was finished and published.
+
+        Raises:
+            ServiceError: The disk is full (STORAGE_FULL).
+        """
+        path = self._drafts / new_id("drf")
+        writer: ColumnFileWriter | None = None
+        try:
+            writer = ColumnFileWriter(path, n_columns, dtype)
+            yield Draft(path, writer, n_columns)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ServiceError(
+                "STORAGE_FULL", 507, "The service has no room left on its disk for points."
+            ) from error
+        finally:
+            if writer is not None:
+                writer.abandon()
+            path.unlink(missing_ok=True)
+
+    def publish(self, draft: Draft) -> None:
+        """Puts a finished draft in its place; under a lock on its hash, in the referring transaction."""
+        target = self.path(draft.sha256)
+        target.parent.mkdir(exist_ok=True)
+        draft.path.replace(target)
+        _flush_to_disk(target.parent)
+
+    def remove(self, sha256: str) -> None:
+        """Removes a file. Call it under a lock on its hash, when nothing refers to it."""
+        self.path(sha256).unlink(missing_ok=True)
+
+    def discard_old_drafts(self, older_than_seconds: float = 86_400.0) -> None:
+        """Removes drafts that a killed process left behind."""
+        limit = time.time() - older_than_seconds
+        for path in self._drafts.iterdir():
+            if path.stat().st_mtime < limit:
+                path.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

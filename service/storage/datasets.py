@@ -1,0 +1,101 @@
+"""Datasets: rows that refer to files in the dataset store."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import exists, or_, select
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict
+from service.storage.database import Database
+from service.storage.dataset_store import DatasetStore, Draft
+from service.storage.rows import find, newest_first
+from service.storage.tables import LIVE, DatasetRow, FitRow
+
+
+@dataclass(frozen=True)
+class NewDataset:
+    """What is about to become a dataset: drafts on the disk, and what to say about them."""
+
+    points: Draft
+    name: str | None = None
+    columns: list[str] | None = None
+    gold: dict[str, Any] | None = None
+    components: Draft | None = None
+
+
+def add(database: Database, store: DatasetStore, session: Session, new: NewDataset) -> DatasetRow:
+    """Returns the row of a new dataset, its files published in the same transaction."""
+    publish(database, store, session, new.points)
+    if new.components is not None:
+        publish(database, store, session, new.components)
+    assert new.points.moments is not None, "a dataset has at least one point"  # noqa: S101
+    row = DatasetRow(
+        name=new.name,
+        source="upload" if new.gold is None else "gold",
+        n_samples=new.points.n_rows,
+        n_features=new.points.n_columns,
+        columns=new.columns,
+        sha256=new.points.sha256,
+        size_bytes=new.points.n_rows * new.points.n_columns * 8,
+        statistics=new.points.moments.summary(),
+        gold=new.gold,
+        components_sha256=new.components.sha256 if new.components else None,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def publish(database: Database, store: DatasetStore, session: Session, draft: Draft) -> None:
+    """Puts a draft in its place; the lock keeps a delete of the same content from passing between."""
+    database.lock(session, draft.sha256)
+    store.publish(draft)
+
+
+def get(session: Session, dataset_id: str, *, for_fit: bool = False) -> DatasetRow:
+    """Returns a dataset; `for_fit` keeps it from being deleted until the transaction ends.
+
+    Raises:
+        NotFound: There is none with this identifier.
+    """
+    return find(session, DatasetRow, "dataset", dataset_id, lock={"read": True} if for_fit else None)
+
+
+def page(session: Session, page_size: int, before: str | None) -> tuple[list[DatasetRow], bool]:
+    """Returns datasets, newest first, and whether more follow."""
+    return newest_first(session, select(DatasetRow), DatasetRow.id, page_size, before)
+
+
+def delete(database: Database, store: DatasetStore, dataset_id: str) -> None:
+    """Deletes a dataset that no live fit needs, and its files when no other dataset has the same content.
+
+    The row goes first: were the process to die between, a file would stay that nothing refers to, never a
+    row without its file.
+
+    Raises:
+        NotFound: There is none with this identifier.
+        Conflict: A queued or running fit needs it.
+    """
+    with database.write() as session:
+        row = find(session, DatasetRow, "dataset", dataset_id, lock=True)
+        live = select(FitRow.id).where(FitRow.dataset_id == dataset_id, FitRow.status.in_(LIVE)).limit(1)
+        if (fit_id := session.scalar(live)) is not None:
+            raise Conflict(
+                "DATASET_IN_USE", f"The fit {fit_id} still needs this dataset; cancel it or let it end."
+            )
+        contents = [row.sha256, row.components_sha256]
+        session.delete(row)
+    for sha256 in contents:
+        if sha256 is not None:
+            remove_unused(database, store, sha256)
+
+
+def remove_unused(database: Database, store: DatasetStore, sha256: str) -> None:
+    """Removes a file of the store unless something refers to it."""
+    with database.write() as session:
+        database.lock(session, sha256)
+        dataset = exists().where(or_(DatasetRow.sha256 == sha256, DatasetRow.components_sha256 == sha256))
+        fit = exists().where(FitRow.weights_sha256 == sha256)
+        if not session.scalar(select(or_(dataset, fit))):
+            store.remove(sha256)

@@ -1,0 +1,36 @@
+"""What happens to fits, numbered from 1, and the word that something changed."""
+
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from service.storage.tables import FitEventRow
+
+CHANNEL = "mixserve"
+
+
+def record(session: Session, fit_id: str, number: int, kind: str, data: dict[str, Any]) -> None:
+    """Writes an event and tells whoever listens, in the transaction that made it happen.
+
+    Args:
+        session: A writing session that holds the fit's row.
+        fit_id: The fit.
+        number: The fit's `n_events` after counting this one.
+        kind: `status`, `progress` or `log`.
+        data: What the event says.
+    """
+    session.add(FitEventRow(fit_id=fit_id, number=number, type=kind, data=data))
+    announce(session)
+
+
+def announce(session: Session) -> None:
+    """Wakes those who wait for a change, at the commit; on SQLite they see the file change."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+
+
+def after(session: Session, fit_id: str, number: int, limit: int) -> list[FitEventRow]:
+    """Returns the events of a fit that follow a number, oldest first."""
+    query = select(FitEventRow).where(FitEventRow.fit_id == fit_id, FitEventRow.number > number)
+    return list(session.scalars(query.order_by(FitEventRow.number).limit(limit)))

@@ -1,0 +1,122 @@
+"""Fits as their clients see them: submit, read, cancel, delete. What workers do to them is in `queue`."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, ServiceError
+from service.storage import events
+from service.storage.columns import now_plus
+from service.storage.rows import find, newest_first
+from service.storage.tables import LIVE, FitRow
+
+
+class FitState(NamedTuple):
+    """As much of a fit as a waiting client needs to know whether to look again."""
+
+    status: str
+    n_events: int
+
+
+def submit(session: Session, row: FitRow, max_queued_fits: int) -> FitRow:
+    """Returns a new fit, queued.
+
+    Raises:
+        ServiceError: The queue is full (429).
+    """
+    n_queued = session.scalar(select(func.count()).select_from(FitRow).where(FitRow.status == "queued")) or 0
+    if n_queued >= max_queued_fits:
+        raise ServiceError(
+            "QUEUE_FULL",
+            429,
+            f"{n_queued} fits are queued already; try again later.",
+            headers={"Retry-After": "10"},
+        )
+    row.n_events = 1
+    session.add(row)
+    session.flush()
+    events.record(session, row.id, 1, "status", {"status": "queued"})
+    return row
+
+
+def get(session: Session, fit_id: str) -> FitRow:
+    """Returns a fit.
+
+    Raises:
+        NotFound: There is none with this identifier.
+    """
+    return find(session, FitRow, "fit", fit_id)
+
+
+def page(
+    session: Session,
+    page_size: int,
+    before: str | None,
+    *,
+    status: str | None = None,
+    dataset_id: str | None = None,
+) -> tuple[list[FitRow], bool]:
+    """Returns fits, newest first, and whether more follow."""
+    query = select(FitRow)
+    if status is not None:
+        query = query.where(FitRow.status == status)
+    if dataset_id is not None:
+        query = query.where(FitRow.dataset_id == dataset_id)
+    return newest_first(session, query, FitRow.id, page_size, before)
+
+
+def states(session: Session, fit_ids: Iterable[str]) -> dict[str, FitState]:
+    """Returns where fits stand; one that was deleted is missing."""
+    query = select(FitRow.id, FitRow.status, FitRow.n_events).where(FitRow.id.in_(list(fit_ids)))
+    return {row.id: FitState(row.status, row.n_events) for row in session.execute(query)}
+
+
+def cancel(session: Session, fit_id: str) -> FitRow:
+    """Returns the fit, cancelled if it was queued, asked to stop if it is running, as it was if it has ended.
+
+    Raises:
+        NotFound: There is none with this identifier.
+    """
+    row = find(session, FitRow, "fit", fit_id, lock=True)
+    if row.status == "queued":
+        ended = end(session, FitRow.id == fit_id, "cancelled")
+        assert ended is not None, "the row is locked"  # noqa: S101
+        session.refresh(row)
+    elif row.status == "running" and row.cancel_requested_at is None:
+        session.execute(update(FitRow).where(FitRow.id == fit_id).values(cancel_requested_at=now_plus()))
+        events.announce(session)
+    return row
+
+
+def end(session: Session, which: Any, status: str, **columns: Any) -> Row[str, int] | None:
+    """Puts the fit that a condition picks into a final status, with its event; None when it picks none."""
+    values = {"token": None, "lease_expires_at": None, "worker_id": None, "checkpoint": None} | columns
+    statement = (
+        update(FitRow)
+        .where(which, FitRow.status.in_(LIVE))
+        .values(status=status, finished_at=now_plus(), n_events=FitRow.n_events + 1, **values)
+        .returning(FitRow.id, FitRow.n_events)
+        .execution_options(synchronize_session=False)
+    )
+    ended = session.execute(statement).one_or_none()
+    if ended is not None:
+        error = columns.get("error")
+        data = {"status": status} | ({"error": error} if error else {})
+        events.record(session, ended.id, ended.n_events, "status", data)
+    return ended
+
+
+def delete(session: Session, fit_id: str) -> str | None:
+    """Deletes a fit and its events; its mixture stays. Returns the hash of its weights, if it had any.
+
+    Raises:
+        NotFound: There is none with this identifier.
+        Conflict: It has not ended.
+    """
+    row = find(session, FitRow, "fit", fit_id, lock=True)
+    if row.status in LIVE:
+        raise Conflict("FIT_NOT_ENDED", f"The fit is {row.status}; cancel it first, or let it end.")
+    session.delete(row)
+    return row.weights_sha256

@@ -1,0 +1,57 @@
+"""Mixtures: rows that never change."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.storage.rows import find, newest_first
+from service.storage.tables import MixtureRow
+
+Parameters = dict[str, Any]
+"""weights (K,), means (K, D), covariances (by type) as float64 arrays, and covariance_type."""
+
+
+def add(
+    session: Session,
+    parameters: Parameters,
+    *,
+    name: str | None = None,
+    columns: list[str] | None = None,
+    fit_id: str | None = None,
+) -> MixtureRow:
+    """Returns the row of a new mixture, whose parameters are in canonical order."""
+    arrays: dict[str, NDArray[np.float64]] = {
+        key: np.asarray(parameters[key], dtype=np.float64) for key in ("weights", "means", "covariances")
+    }
+    row = MixtureRow(
+        covariance_type=parameters["covariance_type"], name=name, columns=columns, fit_id=fit_id, **arrays
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def get(session: Session, mixture_id: str) -> MixtureRow:
+    """Returns a mixture.
+
+    Raises:
+        NotFound: There is none with this identifier.
+    """
+    return find(session, MixtureRow, "mixture", mixture_id)
+
+
+def page(session: Session, page_size: int, before: str | None) -> tuple[list[MixtureRow], bool]:
+    """Returns mixtures, newest first, and whether more follow."""
+    return newest_first(session, select(MixtureRow), MixtureRow.id, page_size, before)
+
+
+def delete(session: Session, mixture_id: str) -> None:
+    """Deletes a mixture.
+
+    Raises:
+        NotFound: There is none with this identifier.
+    """
+    session.delete(find(session, MixtureRow, "mixture", mixture_id, lock=True))

@@ -1,0 +1,81 @@
+"""Workers: who is there to do fits, and on what."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from service.storage.columns import now_plus
+from service.storage.database import Database
+from service.storage.tables import FitRow, WorkerRow
+
+_FORGOTTEN_AFTER_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a worker computes on. `device` is torch's name for it, such as `cpu` or `cuda:0`."""
+
+    device: str
+    name: str
+    memory_bytes: int
+
+    @property
+    def type(self) -> str:
+        """`cpu` or `cuda`."""
+        return self.device.partition(":")[0]
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """The `device` values of requests that this one can serve."""
+        return tuple(dict.fromkeys(("auto", "cpu", self.type, self.device)))
+
+
+def register(database: Database, device: Device) -> str:
+    """Returns the identifier of a new worker, this process."""
+    with database.write() as session:
+        session.execute(
+            delete(WorkerRow).where(WorkerRow.last_heartbeat_at < now_plus(-_FORGOTTEN_AFTER_SECONDS))
+        )
+        row = WorkerRow(
+            hostname=socket.gethostname(),
+            process_id=os.getpid(),
+            device_type=device.type,
+            device=device.device,
+            device_name=device.name,
+            memory_bytes=device.memory_bytes,
+        )
+        session.add(row)
+        session.flush()
+        return row.id
+
+
+def heartbeat(database: Database, worker_id: str) -> None:
+    """Says that a worker is alive."""
+    with database.write() as session:
+        session.execute(
+            update(WorkerRow).where(WorkerRow.id == worker_id).values(last_heartbeat_at=now_plus())
+        )
+
+
+def unregister(database: Database, worker_id: str) -> None:
+    """Removes a worker that ends."""
+    with database.write() as session:
+        session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
+
+
+def alive(session: Session, lease_seconds: float) -> list[tuple[WorkerRow, list[str]]]:
+    """Returns the workers heard of within a lease, each with the fits it is running."""
+    rows = session.scalars(
+        select(WorkerRow).where(WorkerRow.last_heartbeat_at > now_plus(-lease_seconds)).order_by(WorkerRow.id)
+    ).all()
+    running: dict[str, list[str]] = {row.id: [] for row in rows}
+    claimed = select(FitRow.id, FitRow.worker_id).where(
+        FitRow.worker_id.in_(running), FitRow.status == "running"
+    )
+    for fit_id, worker_id in session.execute(claimed):
+        if worker_id is not None:
+            running[worker_id].append(fit_id)
+    return [(row, running[row.id]) for row in rows]

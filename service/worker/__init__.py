@@ -1,0 +1,1 @@
+"""Takes a fit from the queue, runs it on a device, reports progress, saves the mixture."""

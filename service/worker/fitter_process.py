@@ -1,0 +1,96 @@
+"""The supervisor's end of a fitter: start it, talk to it, end it."""
+
+import multiprocessing
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from service.storage.workers import Device
+from service.worker.messages import Ended, Progressed, Ready, Refused, Start, Stop
+
+# Forking a process that has threads and CUDA is not safe.
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def _enter(connection: Connection, device: str, store_folder: Path) -> None:
+    # Here, not above: the supervisor has no use for torch, which takes seconds to load and 200 MB to keep.
+    from service.worker import fitter
+
+    fitter.main(connection, device, store_folder)
+
+
+class FitterDied(Exception):
+    """The fitter's process ended without a last word."""
+
+
+class DeviceMissing(Exception):
+    """The fitter cannot have the device asked for."""
+
+
+class FitterProcess:
+    """A running fitter.
+
+    Raises:
+        DeviceMissing: The device asked for is not there.
+        FitterDied: It ended before it was ready.
+    """
+
+    def __init__(self, device: str, store_folder: Path) -> None:
+        self._connection, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(
+            target=_enter, args=(theirs, device, store_folder), name="mixserve-fitter", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        first = self._receive()
+        if isinstance(first, Refused):
+            self.kill()
+            raise DeviceMissing(first.reason)
+        assert isinstance(first, Ready), "a fitter speaks of its device first"  # noqa: S101
+        self.device: Device = first.device
+
+    def start(self, message: Start) -> None:
+        """Hands it a fit.
+
+        Raises:
+            FitterDied: It is no more.
+        """
+        self._send(message)
+
+    def stop(self, outcome: str) -> None:
+        """Asks it to end its fit at the next step.
+
+        Raises:
+            FitterDied: It is no more.
+        """
+        self._send(Stop(outcome))
+
+    def listen(self, timeout_seconds: float) -> Progressed | Ended | None:
+        """Returns its next word, or None when it says nothing in time.
+
+        Raises:
+            FitterDied: It is no more.
+        """
+        if not wait([self._connection, self._process.sentinel], timeout_seconds):
+            return None
+        message = self._receive()
+        assert not isinstance(message, Ready | Refused), "a fitter says these once"  # noqa: S101
+        return message
+
+    def kill(self) -> None:
+        """Ends it at once, whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+    def _send(self, message: Start | Stop) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise FitterDied from error
+
+    def _receive(self) -> "Ready | Refused | Progressed | Ended":
+        try:
+            return self._connection.recv()  # type: ignore[no-any-return]
+        except (EOFError, OSError) as error:
+            self._process.join(5)
+            raise FitterDied(f"exit code {self._process.exitcode}") from error

@@ -1,0 +1,104 @@
+"""One fit: from a claim to its result, on one device, without a database."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from service.mixture import FitOptions, FitReport, GaussianMixture, InvalidFit, Progress, fit, recover
+from service.storage.dataset_store import DatasetStore
+from service.storage.queue import Claim
+from service.worker.messages import Ended, Failed, Stopped, Succeeded
+
+Watch = Callable[[Progress], str | None]
+_STOPPED = ("cancelled", "timed_out")
+
+
+def run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
+    """Returns how the fit ended.
+
+    Args:
+        claim: The fit.
+        store: Where its points are.
+        device: Where to compute, by torch's name.
+        watch: Called at each step; returns an outcome to stop with, or None to go on.
+    """
+    points = store.open(claim.dataset_sha256).columns()
+    weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
+    try:
+        report = fit(
+            torch.from_numpy(points),
+            options_of(claim.request),
+            sample_weights=None if weights is None else torch.from_numpy(weights),
+            device="cpu" if claim.request["device"] == "cpu" else device,
+            watch=watch,
+        )
+    except InvalidFit as error:
+        return Failed("INVALID_FIT", str(error))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return Failed("OUT_OF_MEMORY", f"The fit needed more memory than {device} has: {error}")
+    if report.outcome in _STOPPED:
+        return Stopped(report.outcome)
+    if report.mixture is None:
+        return Failed("FIT_COLLAPSED", report.message)
+    return Succeeded(_result(claim, store, points, report, report.mixture), parameters_of(report.mixture))
+
+
+def options_of(request: dict[str, Any]) -> FitOptions:
+    """Returns a stored request as the numerical core's options."""
+
+    def several(value: Any) -> tuple[Any, ...]:
+        return tuple(value) if isinstance(value, list) else (value,)
+
+    initialization = dict(request["initialization"])
+    if initialization.get("mixture") is not None:
+        initialization["mixture"] = GaussianMixture.from_parameters(**initialization["mixture"])
+    selection = request["selection"]
+    own = {
+        "n_components": several(request["n_components"]),
+        "covariance_type": several(request["covariance_type"]),
+        "initialization": initialization,
+        "criterion": selection["criterion"],
+        "held_out_fraction": selection.get("fraction", 0.1),
+    }
+    shared = {field.name: request[field.name] for field in fields(FitOptions) if field.name in request}
+    return FitOptions(**(shared | own))
+
+
+def parameters_of(mixture: GaussianMixture) -> dict[str, Any]:
+    """Returns a mixture's parameters as float64 arrays, by name."""
+    return {
+        "weights": mixture.weights.numpy(),
+        "means": mixture.means.numpy(),
+        "covariances": mixture.covariances.numpy(),
+        "covariance_type": mixture.covariance_type,
+    }
+
+
+def _result(
+    claim: Claim,
+    store: DatasetStore,
+    points: np.ndarray[Any, Any],
+    report: FitReport,
+    mixture: GaussianMixture,
+) -> dict[str, Any]:
+    parameters = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in parameters_of(mixture).items()
+    }
+    return {"mixture": parameters} | report.result | {"recovery": _recovery(claim, store, points, mixture)}
+
+
+def _recovery(
+    claim: Claim, store: DatasetStore, points: np.ndarray[Any, Any], mixture: GaussianMixture
+) -> dict[str, Any] | None:
+    if claim.gold is None or claim.components_sha256 is None:
+        return None
+    names = ("weights", "means", "covariances", "covariance_type", "standard_deviations", "correlations")
+    gold = GaussianMixture.from_parameters(**{name: claim.gold[name] for name in names if name in claim.gold})
+    components = store.open(claim.components_sha256).columns()[0]
+    return recover(
+        gold, mixture, torch.from_numpy(points).T, torch.from_numpy(components), seed=claim.request["seed"]
+    )

@@ -1,0 +1,86 @@
+"""Keeps worker processes alive beside the HTTP server of `mixserve serve`."""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+_HEALTHY_SECONDS = 60.0
+_END_SECONDS = 8.0
+
+
+class Keeper:
+    """Starts workers and starts them again when they die, after a pause that grows while they keep dying.
+
+    Each worker holds the read end of a pipe to this process, and ends when that closes: none outlives a
+    server that was killed.
+    """
+
+    def __init__(self, n_workers: int, environment: Mapping[str, str], device: str = "auto") -> None:
+        self._command = [
+            sys.executable,
+            "-m",
+            "service.cli",
+            "worker",
+            "--device",
+            device,
+            "--until-stdin-closes",
+        ]
+        self._environment = dict(environment)
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * n_workers
+        self._threads = [
+            threading.Thread(target=self._keep, args=(slot,), daemon=True) for slot in range(n_workers)
+        ]
+
+    def start(self) -> None:
+        """Starts the workers."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends the workers, kindly at first; they give their fits back."""
+        self._stopping.set()
+        with self._lock:
+            processes = [process for process in self._processes if process is not None]
+            for process in processes:
+                process.terminate()
+        deadline = time.monotonic() + _END_SECONDS
+        for process in processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                logger.error("worker process %d did not end in time; killed", process.pid)
+                process.kill()
+        for thread in self._threads:
+            thread.join(1.0)
+
+    def _keep(self, slot: int) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                # A session of its own: Ctrl-C in a terminal is for the server, which then ends its workers.
+                process = subprocess.Popen(  # noqa: S603 - our own command
+                    self._command, stdin=subprocess.PIPE, env=self._environment, start_new_session=True
+                )
+                self._processes[slot] = process
+            begun = time.monotonic()
+            code = process.wait()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - begun > _HEALTHY_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            logger.error(
+                "worker process %d ended with %d; another starts in %.1f s", process.pid, code, pause
+            )
+            self._stopping.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,69 @@
+"""What a supervisor and its fitter say to each other."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from service.storage.mixtures import Parameters
+from service.storage.queue import Claim
+from service.storage.workers import Device
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The fitter's first word: what it computes on."""
+
+    device: Device
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The fitter's first word when it cannot have the device asked for."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """Do this fit."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the fit at the next step, with this outcome."""
+
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far the fit has come, as `progress` of the contract."""
+
+    progress: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The fit's result, and the parameters to keep."""
+
+    result: dict[str, Any]
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The fit cannot be done; trying again would not help."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The fit ended because it was told to."""
+
+    outcome: str
+
+
+Ended = Succeeded | Failed | Stopped
