@@ -1,1 +1,27 @@
 """The numerical core: mixtures, their densities, and fits by gradient descent. Torch and numpy, no I/O."""
+
+from service.mixture.fit import fit
+from service.mixture.gaussian_mixture import GaussianMixture
+from service.mixture.invalid import InvalidFit, InvalidMixture
+from service.mixture.memory import estimate_fit_bytes
+from service.mixture.options import COVARIANCE_TYPES, CRITERIA, INITIALIZATIONS, OPTIMIZERS, FitOptions
+from service.mixture.progress import Outcome, Progress
+from service.mixture.recovery import recover
+from service.mixture.report import FitReport
+
+__all__ = [
+    "COVARIANCE_TYPES",
+    "CRITERIA",
+    "INITIALIZATIONS",
+    "OPTIMIZERS",
+    "FitOptions",
+    "FitReport",
+    "GaussianMixture",
+    "InvalidFit",
+    "InvalidMixture",
+    "Outcome",
+    "Progress",
+    "estimate_fit_bytes",
+    "fit",
+    "recover",
+]

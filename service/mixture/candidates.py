@@ -1,0 +1,137 @@
+"""One candidate of a fit: one family and one number of components, from its starts to its optima."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from service.mixture.components import Components, concatenate
+from service.mixture.families import FAMILIES, Family
+from service.mixture.gaussian_mixture import GaussianMixture
+from service.mixture.optimizers import Objective, make_optimizer
+from service.mixture.options import FitOptions
+from service.mixture.restarts import RestartEnd, Watch, run_restarts
+from service.mixture.standardization import StandardizedPoints
+from service.mixture.starts import STARTS, given_start, restart_generator
+from service.mixture.statistics import StatisticsPass
+
+# An eigenvalue within this factor of the regularisation owes more to it than to the points.
+FLOOR_FACTOR = 3.0
+SMALLEST_FLOOR = 1e-12
+_SURVIVED = ("converged", "max_steps_reached")
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Where one restart ended, and how good that is.
+
+    Attributes:
+        end: of the restart.
+        mean_log_likelihood: nats per point in standardised coordinates, without regularisation.
+        smallest_eigenvalue: of any covariance, in units of the features' variances.
+        smallest_weight: of any component.
+        spurious: whether a component lies at the regularisation floor.
+    """
+
+    end: RestartEnd
+    mean_log_likelihood: float
+    smallest_eigenvalue: float
+    smallest_weight: float
+    spurious: bool
+
+    @property
+    def survived(self) -> bool:
+        """Whether there is a mixture at all."""
+        return self.end.outcome in _SURVIVED
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A family and a number of components with all its restarts, the best first.
+
+    Attributes:
+        n_components: K.
+        family: of covariances.
+        optimizer: the name of the one that ran.
+        data: the points, in the coordinates of the optima.
+        optima: of every restart: survivors first, honest before spurious ones, then by likelihood.
+    """
+
+    n_components: int
+    family: Family
+    optimizer: str
+    data: StandardizedPoints
+    optima: list[Optimum]
+
+    @property
+    def best(self) -> Optimum | None:
+        """The restart that wins, or None when none survived."""
+        return self.optima[0] if self.optima[0].survived else None
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters."""
+        return self.family.n_parameters(self.n_components, self.data.n_features)
+
+    def mixture(self, optimum: Optimum) -> GaussianMixture:
+        """The mixture of one optimum in data units and canonical order."""
+        weights, means, covariances = self.data.out_of(optimum.end.components, 0)
+        stored = self.family.stored(covariances)
+        return GaussianMixture(weights, means, stored, self.family.storage_type).in_canonical_order()
+
+    def mean_log_likelihood(self, optimum: Optimum) -> float:
+        """Nats per point in data units."""
+        return optimum.mean_log_likelihood + self.data.log_jacobian()
+
+
+def run_candidate(
+    data: StandardizedPoints, n_components: int, covariance_type: str, options: FitOptions, watch: Watch
+) -> Candidate:
+    """Fits one family with one number of components from ``options.n_init`` starts."""
+    family = FAMILIES[covariance_type]
+    statistics = StatisticsPass(data, diagonal=family.diagonal, regularization=options.regularization)
+    objective = Objective(statistics, family, n_components)
+    optimizer = make_optimizer(options.optimizer, data.n_samples)
+    generators = [restart_generator(options.seed, restart) for restart in range(options.n_init)]
+    ends = run_restarts(
+        objective,
+        optimizer,
+        _starts(data, family, n_components, options.initialization, generators),
+        generators,
+        tolerance=options.tolerance,
+        max_steps=options.max_steps,
+        watch=watch,
+    )
+    optima = _optima(statistics, ends)
+    optima.sort(key=lambda optimum: (not optimum.survived, optimum.spurious, -optimum.mean_log_likelihood))
+    return Candidate(n_components, family, optimizer.name, data, optima)
+
+
+def _starts(
+    data: StandardizedPoints,
+    family: Family,
+    n_components: int,
+    initialization: Any,
+    generators: list[torch.Generator],
+) -> Components:
+    if initialization["method"] == "mixture":
+        return given_start(data, family, initialization["mixture"], len(generators))
+    return STARTS[initialization["method"]](data, family, n_components, generators)
+
+
+def _optima(statistics: StatisticsPass, ends: list[RestartEnd]) -> list[Optimum]:
+    """Every end with its own likelihood, taken in one pass over the survivors."""
+    survivors = [end for end in ends if end.outcome in _SURVIVED]
+    optima = [Optimum(end, -float("inf"), 0.0, 0.0, False) for end in ends if end.outcome not in _SURVIVED]
+    if not survivors:
+        return optima
+    components = concatenate([end.components for end in survivors])
+    plain = statistics.unregularized(components).log_likelihood / statistics.data.total_weight
+    eigenvalues = components.smallest_eigenvalues().tolist()
+    weights = components.log_weights.exp().amin(1).tolist()
+    floor = max(FLOOR_FACTOR * statistics.regularization, SMALLEST_FLOOR)
+    for end, value, eigenvalue, weight in zip(survivors, plain.tolist(), eigenvalues, weights, strict=True):
+        optima.append(Optimum(end, value, eigenvalue, weight, eigenvalue <= floor))
+    return optima

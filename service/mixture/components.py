@@ -1,0 +1,69 @@
+"""The components of several restarts at once: what the pass over the data reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """R mixtures of K components each, float64, in standardised coordinates.
+
+    Attributes:
+        log_weights: (R, K), each row's exponentials sum to one.
+        means: (R, K, D).
+        precisions_cholesky: (R, K, D, D) upper triangular U with precision = U U^T, or for diagonal
+            families (R, K, D), the reciprocal standard deviations.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    precisions_cholesky: Tensor
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether covariances are diagonal and stored as such."""
+        return self.precisions_cholesky.ndim == 3
+
+    def covariances(self) -> Tensor:
+        """(R, K, D, D), or (R, K, D) variances for diagonal families."""
+        if self.diagonal:
+            return self.precisions_cholesky.square().reciprocal()
+        lower = self.covariances_cholesky()
+        return lower @ lower.mT
+
+    def covariances_cholesky(self) -> Tensor:
+        """(R, K, D, D) lower triangular L with covariance = L L^T; only for full matrices."""
+        identity = torch.eye(self.means.shape[-1], dtype=self.means.dtype, device=self.means.device)
+        inverse: Tensor = torch.linalg.solve_triangular(self.precisions_cholesky, identity, upper=True)
+        return inverse.mT
+
+    def log_determinants(self) -> Tensor:
+        """sum_i log U_ii, (R, K)."""
+        if self.diagonal:
+            return self.precisions_cholesky.log().sum(-1)
+        return self.precisions_cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def smallest_eigenvalues(self) -> Tensor:
+        """The smallest covariance eigenvalue of each restart, (R,), in standardised squared units."""
+        covariances = self.covariances()
+        if not self.diagonal:
+            covariances = torch.linalg.eigvalsh(covariances)
+        smallest: Tensor = covariances.amin(dim=(1, 2))
+        return smallest
+
+    def rows(self, index: Tensor) -> Components:
+        """Those restarts alone."""
+        return Components(self.log_weights[index], self.means[index], self.precisions_cholesky[index])
+
+
+def concatenate(parts: list[Components]) -> Components:
+    """All restarts of all parts, in order."""
+    return Components(
+        torch.cat([part.log_weights for part in parts]),
+        torch.cat([part.means for part in parts]),
+        torch.cat([part.precisions_cholesky for part in parts]),
+    )

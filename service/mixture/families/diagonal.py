@@ -1,0 +1,37 @@
+"""Features independent within each component (mclust's VVI)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from typing_extensions import override
+
+from service.mixture.families.family import Family
+from service.mixture.unconstrained import DiagonalForm, Unconstrained
+
+
+class Diagonal(Family):
+    """covariance_k diagonal."""
+
+    name = "diag"
+    storage_type = "diag"
+    diagonal = True
+
+    @override
+    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
+        return n_components * n_features
+
+    @override
+    def reduce(self, weights: Tensor, covariances: Tensor) -> Tensor:
+        return covariances
+
+    @override
+    def precisions_cholesky(self, weights: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
+        return reduced.rsqrt(), (reduced > 0).flatten(1).all(dim=1)
+
+    @override
+    def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:
+        return DiagonalForm(n_components, n_features)
+
+    @override
+    def stored(self, covariances: Tensor) -> Tensor:
+        return covariances

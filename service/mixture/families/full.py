@@ -1,0 +1,37 @@
+"""Every component its own covariance matrix (mclust's VVV)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from typing_extensions import override
+
+from service.mixture.families.family import Family, invert_cholesky
+from service.mixture.unconstrained import CorrelatedForm, Unconstrained
+
+
+class Full(Family):
+    """covariance_k unconstrained."""
+
+    name = "full"
+    storage_type = "full"
+
+    @override
+    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
+        return n_components * n_features * (n_features + 1) // 2
+
+    @override
+    def reduce(self, weights: Tensor, covariances: Tensor) -> Tensor:
+        return covariances
+
+    @override
+    def precisions_cholesky(self, weights: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
+        cholesky, valid = invert_cholesky(reduced)
+        return cholesky, valid.all(dim=1)
+
+    @override
+    def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:
+        return CorrelatedForm(n_components, n_features)
+
+    @override
+    def stored(self, covariances: Tensor) -> Tensor:
+        return covariances

@@ -1,0 +1,38 @@
+"""One covariance matrix for all components (mclust's EEE)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from typing_extensions import override
+
+from service.mixture.families.family import Family, invert_cholesky
+from service.mixture.unconstrained import CorrelatedForm, Unconstrained
+
+
+class Tied(Family):
+    """covariance_k = covariance."""
+
+    name = "tied"
+    storage_type = "tied"
+
+    @override
+    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
+        return n_features * (n_features + 1) // 2
+
+    @override
+    def reduce(self, weights: Tensor, covariances: Tensor) -> Tensor:
+        return (weights[..., None, None] * covariances).sum(1, keepdim=True)
+
+    @override
+    def precisions_cholesky(self, weights: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
+        cholesky, valid = invert_cholesky(reduced)
+        shape = (*weights.shape, *cholesky.shape[-2:])
+        return cholesky.expand(shape), valid.squeeze(1)
+
+    @override
+    def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:
+        return CorrelatedForm(n_components, n_features, per_component=False)
+
+    @override
+    def stored(self, covariances: Tensor) -> Tensor:
+        return covariances[0]

@@ -1,0 +1,159 @@
+"""A fit from its points and options to its report."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from service.mixture.candidates import Candidate, run_candidate
+from service.mixture.families import FAMILIES
+from service.mixture.invalid import InvalidFit
+from service.mixture.options import DTYPES, FitOptions
+from service.mixture.progress import Progress
+from service.mixture.report import FitReport, Table, interrupted
+from service.mixture.restarts import Watch
+from service.mixture.standardization import StandardizedPoints, standardize
+
+Watcher = Callable[[Progress], str | None]
+
+
+def fit(
+    points: Tensor,
+    options: FitOptions,
+    *,
+    sample_weights: Tensor | None = None,
+    device: str = "cpu",
+    watch: Watcher | None = None,
+) -> FitReport:
+    """Fits every candidate of the options and reports the best by their criterion.
+
+    Args:
+        points: (D, N), feature by feature, float64 or float32, finite, in data units.
+        options: everything else that the fit depends on.
+        sample_weights: (N,) how often each point counts; zero leaves it out.
+        device: where the passes over the data run.
+        watch: called at least once per step; answering "cancelled" or "timed_out" ends the fit so.
+
+    Returns:
+        The report; a collapse is an outcome in it.
+
+    Raises:
+        InvalidFit: for what cannot be fitted, saying what to change.
+    """
+    started = time.perf_counter()
+    options.check()
+    points, sample_weights = _checked(points, sample_weights, options)
+    training, held_out = _split(points, sample_weights, options)
+    run = _Run(options, watch)
+    standardized: dict[bool, StandardizedPoints] = {}
+    candidates: list[Candidate] = []
+    for n_components in options.n_components:
+        for covariance_type in options.covariance_type:
+            common = FAMILIES[covariance_type].common_scale
+            if common not in standardized:
+                standardized[common] = standardize(
+                    *training, common_scale=common, dtype=DTYPES[options.dtype], device=device
+                )
+            data = standardized[common]
+            candidate = run_candidate(data, n_components, covariance_type, options, run.watch_on(data))
+            if run.interrupted is not None:
+                return interrupted(run.interrupted)
+            candidates.append(candidate)
+            run.restarts_done += options.n_init
+    table = Table(options, candidates, points, sample_weights, held_out)
+    return table.report(device=device, elapsed_seconds=lambda: time.perf_counter() - started)
+
+
+class _Run:
+    """What the candidates of one fit share: who watches, and whether they asked to stop."""
+
+    def __init__(self, options: FitOptions, watch: Watcher | None) -> None:
+        self.restarts_done = 0
+        self.interrupted: str | None = None
+        self._watch = watch
+        self._max_steps = options.max_steps
+        self._n_init = options.n_init * len(options.n_components) * len(options.covariance_type)
+        self._best = -math.inf
+
+    def watch_on(self, data: StandardizedPoints) -> Watch:
+        """The restarts' view of the watcher: objectives in standardised coordinates become data units."""
+        watch = self._watch
+        if watch is None:
+            return lambda _step, _done, _best, _current: None
+        jacobian, total = data.log_jacobian(), data.total_weight
+
+        def on_step(step: int, done: int, best: float, current: tuple[float, ...]) -> str | None:
+            self._best = max(self._best, (best + jacobian) * total)
+            self.interrupted = watch(
+                Progress(
+                    step,
+                    self._max_steps,
+                    self.restarts_done + done,
+                    self._n_init,
+                    self._best,
+                    tuple((value + jacobian) * total for value in current),
+                )
+            )
+            return self.interrupted
+
+        return on_step
+
+
+Points = tuple[Tensor, Tensor | None]
+
+
+def _checked(points: Tensor, weights: Tensor | None, options: FitOptions) -> Points:
+    """The points that count, with their weights; or the reason why there is nothing to fit."""
+    if points.ndim != 2 or points.shape[0] < 1 or points.shape[1] < 1:
+        raise InvalidFit(
+            f"points has shape {tuple(points.shape)}; it must be (D, N), neither zero", ("dataset",)
+        )
+    if not bool(torch.isfinite(points).all()):
+        raise InvalidFit("points must be finite; there is a NaN or an infinity", ("dataset",))
+    if weights is not None:
+        if weights.shape != points.shape[1:]:
+            raise InvalidFit(
+                f"weights has shape {tuple(weights.shape)}; there are {points.shape[1]} points",
+                ("dataset", "weights"),
+            )
+        if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+            raise InvalidFit("weights must be finite numbers, none negative", ("dataset", "weights"))
+        counted = weights > 0
+        if not bool(counted.any()):
+            raise InvalidFit(
+                "all weights are zero: no point counts; give some a weight", ("dataset", "weights")
+            )
+        if not bool(counted.all()):
+            points, weights = points[:, counted], weights[counted]
+    n_samples, most = points.shape[1], max(options.n_components)
+    kept = n_samples - _n_held_out(n_samples, options)
+    if kept < most:
+        raise InvalidFit(
+            f"{kept} points cannot hold {most} components; ask for at most {kept} or give more points",
+            ("n_components",),
+        )
+    return points, weights
+
+
+def _n_held_out(n_samples: int, options: FitOptions) -> int:
+    if options.criterion != "held_out":
+        return 0
+    return max(1, round(options.held_out_fraction * n_samples))
+
+
+def _split(points: Tensor, weights: Tensor | None, options: FitOptions) -> tuple[Points, Points | None]:
+    """The points to learn from, and those to judge by when the criterion is held_out."""
+    n_held_out = _n_held_out(points.shape[1], options)
+    if n_held_out == 0:
+        return (points, weights), None
+    generator = torch.Generator().manual_seed(options.seed)
+    order = torch.randperm(points.shape[1], generator=generator)
+
+    def part(index: Tensor) -> Points:
+        return points[:, index], None if weights is None else weights[index]
+
+    return part(order[n_held_out:].sort().values), part(order[:n_held_out].sort().values)

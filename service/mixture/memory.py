@@ -1,0 +1,35 @@
+"""How many bytes a fit may take, estimated before any of them is allocated."""
+
+from __future__ import annotations
+
+from service.mixture.families import FAMILIES
+from service.mixture.optimizers import em, lbfgs
+from service.mixture.options import FitOptions
+from service.mixture.starts import SUBSAMPLE
+from service.mixture.statistics import CHUNK_BYTES, KEPT_FEATURES_BYTES
+
+# What torch and its threads take beside tensors once a fit has run.
+OVERHEAD_BYTES = 64 << 20
+
+
+def estimate_fit_bytes(n_samples: int, n_features: int, options: FitOptions) -> int:
+    """An upper estimate of a fit's memory in bytes, the given points included.
+
+    Args:
+        n_samples: N.
+        n_features: D.
+        options: of the fit.
+    """
+    item = 4 if options.dtype == "float32" else 8
+    most = max(options.n_components)
+    diagonal = all(FAMILIES[name].diagonal for name in options.covariance_type)
+    covariance = n_features if diagonal else n_features * n_features
+    # Given points, a float64 copy while standardising with one temporary, and the standardised points.
+    data = n_samples * n_features * (8 + 8 + 8 + item)
+    rows = options.n_init * most
+    mixtures = 8 * rows * (1 + n_features + covariance)
+    histories = 2 * max(em.MEMORY, lbfgs.MEMORY) + 24
+    n_rows = 1 + n_features + covariance
+    chunk = max(4 * CHUNK_BYTES, 64 * item * (rows + n_rows))
+    starts = 8 * min(n_samples, SUBSAMPLE) * (3 * n_features + 2 * most)
+    return int(data + mixtures * histories + 2 * chunk + KEPT_FEATURES_BYTES + starts + OVERHEAD_BYTES)

@@ -1,0 +1,95 @@
+"""What sgd and adam share: unconstrained rows, exact gradients, minibatches in fresh random order."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from service.mixture.components import Components
+from service.mixture.optimizers.optimizer import Objective, Optimizer, State
+
+
+class GradientDescent(Optimizer):
+    """Descent on the mean negative log-likelihood of all points or of a minibatch.
+
+    Attributes:
+        learning_rate: the length of a step.
+        batch_size: points per step; None for all.
+    """
+
+    def __init__(self, learning_rate: float, batch_size: int | None, n_samples: int) -> None:
+        self.learning_rate = learning_rate
+        self.batch_size = None if batch_size is None or batch_size >= n_samples else batch_size
+        steps_per_pass = 1 if self.batch_size is None else -(-n_samples // self.batch_size)
+        self.passes_per_step = 1.0 / steps_per_pass
+        # A minibatch's likelihood is noisy: two passes are compared, not two steps.
+        self.window = max(10, steps_per_pass)
+
+    @abstractmethod
+    def memory(self, rows: Tensor) -> State:
+        """What the update remembers beside the parameters, at the start."""
+
+    @abstractmethod
+    def update(self, state: State, gradient: Tensor) -> State:
+        """New ``rows`` and memory, given the gradient (R, size) of the mean negative log-likelihood."""
+
+    @override
+    def start(self, objective: Objective, components: Components, seeds: list[torch.Generator]) -> State:
+        form = objective.family.unconstrained(objective.n_components, components.means.shape[-1])
+        rows = form.rows_of(components)
+        n_restarts = rows.shape[0]
+        state: State = {
+            "rows": rows,
+            "log_likelihood": rows.new_full((n_restarts,), -torch.inf),
+            "valid": torch.ones(n_restarts, dtype=torch.bool, device=rows.device),
+            **self.memory(rows),
+        }
+        if self.batch_size is not None:
+            state["generator"] = torch.stack([seed.get_state() for seed in seeds])
+            state["order"] = torch.empty(n_restarts, 0, dtype=torch.int64)
+            state["position"] = torch.zeros(n_restarts, dtype=torch.int64)
+        return state
+
+    @override
+    def step(self, objective: Objective, state: State) -> State:
+        rows = state["rows"]
+        data = objective.statistics.data
+        form = objective.family.unconstrained(objective.n_components, data.n_features)
+        components, pullback = form.at(rows)
+        if self.batch_size is None:
+            statistics = objective.statistics(components)
+            weight = data.total_weight
+        else:
+            state, indices = self._next_batch(state, data.n_samples)
+            statistics = objective.statistics.minibatch(components, indices.to(rows.device))
+            weight = indices.shape[1] * data.total_weight / data.n_samples
+        gradient = pullback(statistics).mul_(-1.0 / weight)
+        return {
+            **state,
+            **self.update(state, gradient),
+            "log_likelihood": statistics.log_likelihood / weight,
+        }
+
+    def _next_batch(self, state: State, n_samples: int) -> tuple[State, Tensor]:
+        """The points (R, n) of the next minibatch; each restart walks through an order of its own."""
+        size = self.batch_size or n_samples
+        order, position = state["order"], int(state["position"][0])
+        if position >= order.shape[1]:
+            orders, generators = [], []
+            for saved in state["generator"]:
+                generator = torch.Generator()
+                generator.set_state(saved)
+                orders.append(torch.randperm(n_samples, generator=generator))
+                generators.append(generator.get_state())
+            order, position = torch.stack(orders), 0
+            state = {**state, "order": order, "generator": torch.stack(generators)}
+        moved = torch.full_like(state["position"], position + size)
+        return {**state, "position": moved}, order[:, position : position + size]
+
+    @override
+    def components(self, objective: Objective, state: State) -> Components:
+        form = objective.family.unconstrained(objective.n_components, objective.statistics.data.n_features)
+        return form.at(state["rows"])[0]

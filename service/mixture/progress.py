@@ -1,0 +1,29 @@
+"""What a running fit tells the one who watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["converged", "max_steps_reached", "collapsed", "non_finite", "cancelled", "timed_out"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a fit stands.
+
+    Attributes:
+        step: of the restarts now running.
+        max_steps: at which they end.
+        restarts_done: over all candidates.
+        n_init: restarts of all candidates together.
+        log_likelihood: the best so far, total, in data units, nats.
+        restart_log_likelihoods: the current one of every running restart, as ``log_likelihood``.
+    """
+
+    step: int
+    max_steps: int
+    restarts_done: int
+    n_init: int
+    log_likelihood: float
+    restart_log_likelihoods: tuple[float, ...]

@@ -1,0 +1,111 @@
+"""Points in coordinates where every feature has mean zero and standard deviation one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from service.mixture.components import Components
+from service.mixture.invalid import InvalidFit
+
+
+@dataclass(frozen=True, eq=False)
+class StandardizedPoints:
+    """What a fit reads: the points on their device, and the way back to data units.
+
+    Attributes:
+        points: (D, N), feature by feature, in the fit's dtype on the fit's device.
+        weights: (N,) float64 on the same device, or None when every point counts once.
+        total_weight: the sum of the weights, N without them.
+        shift: (D,) float64 on the CPU, data units.
+        scale: (D,) float64 on the CPU, data units; the same for all features when the family needs it.
+    """
+
+    points: Tensor
+    weights: Tensor | None
+    total_weight: float
+    shift: Tensor
+    scale: Tensor
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return self.points.shape[0]
+
+    @property
+    def n_samples(self) -> int:
+        """N."""
+        return self.points.shape[1]
+
+    def log_jacobian(self) -> float:
+        """What a mean log-likelihood in data units has more than one in standardised units, in nats."""
+        return -float(self.scale.log().sum())
+
+    def subset(self, index: Tensor) -> StandardizedPoints:
+        """Some of the points, in the same coordinates; their weights are dropped (draw by weight instead)."""
+        chosen = self.points[:, index]
+        return replace(self, points=chosen, weights=None, total_weight=float(len(index)))
+
+    def into(self, means: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (K, D) and covariances (K, D, D) of data units in these coordinates."""
+        return (means - self.shift) / self.scale, covariances / self.scale / self.scale[:, None]
+
+    def out_of(self, components: Components, restart: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights (K,), means (K, D), covariances (K, D, D) or (K, D) of one restart in data units."""
+        weights = components.log_weights[restart].exp().cpu()
+        means = components.means[restart].cpu() * self.scale + self.shift
+        one = components.rows(torch.tensor([restart], device=components.means.device))
+        covariances = one.covariances()[0].cpu()
+        if components.diagonal:
+            return weights / weights.sum(), means, covariances * self.scale.square()
+        return weights / weights.sum(), means, covariances * self.scale * self.scale[:, None]
+
+
+def standardize(
+    points: Tensor, sample_weights: Tensor | None, *, common_scale: bool, dtype: torch.dtype, device: str
+) -> StandardizedPoints:
+    """The points shifted and scaled feature by feature.
+
+    Args:
+        points: (D, N) float32 or float64, finite.
+        sample_weights: (N,) not negative, or None.
+        common_scale: one scale for all features, for families that are not closed under scaling single ones.
+        dtype: of the answer's points.
+        device: of the answer's points.
+
+    Raises:
+        InvalidFit: for a feature that is the same in every point, which leaves the likelihood unbounded.
+    """
+    wide = points.double()
+    weights = None if sample_weights is None else sample_weights.double()
+    shift, variance = _moments(wide, weights)
+    # Rounding alone gives a constant feature a standard deviation of some eps times its size.
+    rounding = 8 * torch.finfo(points.dtype).eps * wide.abs().amax(dim=1)
+    constant = variance.sqrt() <= rounding
+    if bool(constant.any()):
+        i = int(constant.nonzero()[0][0])
+        raise InvalidFit(
+            f"feature {i} is constant ({float(shift[i]):.6g} in every point), so the density along"
+            " it has no bound; leave that feature out",
+            ("dataset",),
+        )
+    scale = variance.sqrt()
+    if common_scale:
+        scale = variance.mean().sqrt().expand_as(scale).clone()
+    standard = ((wide - shift[:, None]) / scale[:, None]).to(device=device, dtype=dtype).contiguous()
+    total = float(points.shape[1]) if weights is None else float(weights.sum())
+    return StandardizedPoints(
+        standard, None if weights is None else weights.to(device), total, shift.cpu(), scale.cpu()
+    )
+
+
+def _moments(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each feature, (D,) each, in two sweeps so that no digits are lost."""
+    if weights is None:
+        mean = points.mean(dim=1)
+        return mean, (points - mean[:, None]).square_().mean(dim=1)
+    share = weights / weights.sum()
+    mean = points @ share
+    return mean, (points - mean[:, None]).square_() @ share

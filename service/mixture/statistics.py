@@ -1,0 +1,239 @@
+"""The pass over the data: log-likelihood and sufficient statistics of many mixtures at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from service.mixture.centred import centred_sums
+from service.mixture.components import Components
+from service.mixture.features import PairFeatures, QuadraticFeatures, SquareFeatures
+from service.mixture.standardization import StandardizedPoints
+
+# A chunk's buffers stay in the second-level cache; all features of a small dataset are kept between passes.
+CHUNK_BYTES = 1 << 20
+KEPT_FEATURES_BYTES = 32 << 20
+# The largest rounding error of a log-density, in nats, that the product of features may make.
+ERROR_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
+# Below this a sum of exponentials may have lost terms to underflow.
+_SMALLEST = {torch.float64: 1e-280, torch.float32: 1e-25}
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Sums over the points, weighted by responsibility and point weight; float64.
+
+    Attributes:
+        log_likelihood: (R,), total, of the regularised density, nats.
+        counts: (R, K).
+        first: (R, K, D), sums of x - origin.
+        second: (R, K, D, D) or (R, K, D), sums of (x - origin)(x - origin)^T, regularization included.
+        origin: (R, K, D), or None for zero.
+    """
+
+    log_likelihood: Tensor
+    counts: Tensor
+    first: Tensor
+    second: Tensor
+    origin: Tensor | None
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean (R, K, D) and covariance (R, K, D, D) or (R, K, D) of each component's share of the points."""
+        counts = self.counts.clamp_min(torch.finfo(torch.float64).tiny).unsqueeze(-1)
+        offset = self.first / counts
+        means = offset if self.origin is None else offset + self.origin
+        if self.second.ndim == 3:
+            return means, self.second / counts - offset.square()
+        return means, self.second / counts.unsqueeze(-1) - offset.unsqueeze(-1) * offset.unsqueeze(-2)
+
+    def about(self, means: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums (R, K, D) of x - mean and (R, K, D, D) or (R, K, D) of their products, about these means."""
+        delta = means if self.origin is None else means - self.origin
+        counted = self.counts.unsqueeze(-1) * delta
+        first = self.first - counted
+        if self.second.ndim == 3:
+            return first, self.second - delta * (self.first + first)
+        cross = first.unsqueeze(-1) * delta.unsqueeze(-2)
+        return first, self.second - cross - delta.unsqueeze(-1) * self.first.unsqueeze(-2)
+
+
+class StatisticsPass:
+    """One pass over standardised points as two matrix products around a softmax.
+
+    With phi the quadratic features of a point and theta the coefficients of a component,
+
+        Q = Theta Phi,  R = softmax over k of Q,  S = R Phi^T,  log-likelihood = sum logsumexp over k of Q.
+
+    Attributes:
+        data: the points.
+        regularization: lambda; the objective is the likelihood of the densities times
+            exp(-lambda tr(precision) / 2), whose exact M-step adds lambda to covariance diagonals.
+    """
+
+    def __init__(self, data: StandardizedPoints, *, diagonal: bool, regularization: float) -> None:
+        self.data = data
+        self.regularization = regularization
+        self.device = data.points.device
+        self.dtype = data.points.dtype
+        kind = SquareFeatures if diagonal else PairFeatures
+        self.features: QuadraticFeatures = kind(data.n_features, self.device)
+        self._largest = data.points.abs().amax(dim=1).double()
+        self._weights = None if data.weights is None else data.weights.to(self.dtype)
+        kept_bytes = self.features.n_rows * data.n_samples * data.points.element_size()
+        self.kept = self.features.rows_of(data.points) if kept_bytes <= KEPT_FEATURES_BYTES else None
+        self._buffers: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
+
+    def __call__(self, components: Components) -> Statistics:
+        """The statistics of every restart, each in the form that keeps its digits."""
+        rounding = 0.5 * torch.finfo(self.dtype).eps * self.features.magnitude(components, self._largest)
+        inexact = ~(rounding <= ERROR_BOUND[self.dtype])
+        if not bool(inexact.any()):
+            return self._by_features(components)
+        if bool(inexact.all()):
+            return self._centred(components)
+        exact = self._centred(components.rows(inexact))
+        quick = self._by_features(components.rows(~inexact))
+        return _merge(inexact, exact, quick)
+
+    def unregularized(self, components: Components) -> Statistics:
+        """The statistics with the plain log-likelihood, regularization zero."""
+        kept, self.regularization = self.regularization, 0.0
+        try:
+            return self(components)
+        finally:
+            self.regularization = kept
+
+    def minibatch(self, components: Components, indices: Tensor) -> Statistics:
+        """The statistics of each restart over its own points, indices (R, n), by features."""
+        n_restarts, size = indices.shape
+        flat = indices.reshape(-1)
+        if self.kept is not None:
+            phi = self.kept.index_select(1, flat)
+        else:
+            phi = self.features.rows_of(self.data.points.index_select(1, flat))
+        phi = phi.view(-1, n_restarts, size).transpose(0, 1)
+        theta = self.features.coefficients(components, self.regularization).to(self.dtype)
+        joint = torch.bmm(theta, phi)
+        log_densities = torch.logsumexp(joint, dim=1)
+        shares = joint.sub_(log_densities.unsqueeze(1)).exp_()
+        if self._weights is not None:
+            weights = self._weights[indices]
+            shares.mul_(weights.unsqueeze(1))
+            log_densities = log_densities * weights
+        sums = torch.bmm(shares, phi.mT).double()
+        return self._from_sums(log_densities.double().sum(1), sums)
+
+    def _from_sums(self, log_likelihood: Tensor, sums: Tensor) -> Statistics:
+        n_features = self.data.n_features
+        counts = sums[..., -1]
+        return Statistics(
+            log_likelihood,
+            counts,
+            sums[..., -1 - n_features : -1],
+            self._regularized(self.features.second_moments(sums), counts),
+            None,
+        )
+
+    def _regularized(self, second: Tensor, counts: Tensor) -> Tensor:
+        if self.regularization == 0.0:
+            return second
+        added = (self.regularization * counts).unsqueeze(-1)
+        if second.ndim == 3:
+            return second + added
+        second = second.clone()
+        second.diagonal(dim1=-2, dim2=-1).add_(added)
+        return second
+
+    def _centred(self, components: Components) -> Statistics:
+        sums = centred_sums(self.data.points, self._weights, components, self.regularization)
+        second = self._regularized(sums.second, sums.counts)
+        return Statistics(sums.log_likelihood, sums.counts, sums.first, second, components.means)
+
+    def _by_features(self, components: Components) -> Statistics:
+        n_restarts, n_components = components.log_weights.shape
+        theta = self.features.coefficients(components, self.regularization)
+        # The density is highest at the means: with that bound taken off, exp never overflows and needs no
+        # maximum of its own; it underflows only for points far from every mean, which are then done again.
+        peaks = theta[..., -1] + 0.5 * (theta[..., -1 - self.data.n_features : -1] * components.means).sum(-1)
+        shift = peaks.amax(dim=1)
+        theta = torch.cat([theta[..., :-1], (theta[..., -1] - shift[:, None]).unsqueeze(-1)], dim=-1)
+        theta = theta.flatten(0, 1).to(self.dtype)
+        total = self.data.points.new_zeros(n_restarts, dtype=torch.float64)
+        sums = torch.zeros_like(theta, dtype=torch.float64)
+        rows, features = theta.shape
+        chunk = max(64, CHUNK_BYTES // (self.data.points.element_size() * (rows + features)))
+        for start in range(0, self.data.n_samples, chunk):
+            stop = min(start + chunk, self.data.n_samples)
+            phi, joint = self._chunk(start, stop, chunk, rows)
+            torch.mm(theta, phi, out=joint)
+            shares = joint.view(n_restarts, n_components, -1)
+            log_totals = _softmax(shares, partial(torch.mm, theta, phi, out=joint))
+            if self._weights is not None:
+                weights = self._weights[start:stop]
+                shares.mul_(weights)
+                total += torch.mv(log_totals, weights)
+            else:
+                total += log_totals.sum(1)
+            sums += torch.mm(joint, phi.T)
+        total += shift * self.data.total_weight
+        return self._from_sums(total, sums.view(n_restarts, n_components, -1))
+
+    def _chunk(self, start: int, stop: int, chunk: int, rows: int) -> tuple[Tensor, Tensor]:
+        """Features (F, n) of these points and a buffer (rows, n), both reused by the next chunk."""
+        size = stop - start
+        key = (chunk, rows)
+        if key not in self._buffers:
+            self._buffers.clear()
+            width = min(chunk, self.data.n_samples)
+            joint = self.data.points.new_empty(rows * width)
+            phi = None if self.kept is not None else self.data.points.new_empty(self.features.n_rows * width)
+            self._buffers[key] = (joint, phi)
+        joint, phi = self._buffers[key]
+        joint = joint[: rows * size].view(rows, size)
+        if self.kept is not None:
+            return self.kept[:, start:stop], joint
+        assert phi is not None  # noqa: S101 - made beside the joint buffer just above
+        phi = phi[: self.features.n_rows * size].view(self.features.n_rows, size)
+        self.features.write(self.data.points[:, start:stop], phi)
+        return phi, joint
+
+
+def _softmax(joint: Tensor, again: Callable[[], object]) -> Tensor:
+    """Turns joint (R, K, n) log-densities into responsibilities in place; their logsumexp (R, n) comes back.
+
+    The largest entries must not overflow exp. Where all of a point's entries underflow, ``again`` restores
+    joint and the maximum is taken off first.
+    """
+    totals = joint.exp_().sum(1)
+    if float(totals.amin()) > _SMALLEST[joint.dtype]:
+        joint.mul_(totals.reciprocal().unsqueeze(1))
+        return totals.log_()
+    again()
+    log_totals = torch.logsumexp(joint, dim=1)
+    joint.sub_(log_totals.unsqueeze(1)).exp_()
+    return log_totals
+
+
+def _merge(first: Tensor, chosen: Statistics, others: Statistics) -> Statistics:
+    """Statistics of all restarts: those where first (R,) is true from chosen, the rest from others."""
+    n_restarts = first.shape[0]
+
+    def merged(one: Tensor, other: Tensor) -> Tensor:
+        out = one.new_empty(n_restarts, *one.shape[1:])
+        out[first] = one
+        out[~first] = other
+        return out
+
+    assert chosen.origin is not None  # noqa: S101 - the centred form always has one
+    origin = others.origin if others.origin is not None else torch.zeros_like(others.first)
+    return Statistics(
+        merged(chosen.log_likelihood, others.log_likelihood),
+        merged(chosen.counts, others.counts),
+        merged(chosen.first, others.first),
+        merged(chosen.second, others.second),
+        merged(chosen.origin, origin),
+    )

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from service.mixture.components import Components
+from service.mixture.standardization import StandardizedPoints
+from service.mixture.statistics import Statistics, StatisticsPass
+from tests import oracles
+from tests.mixture.problems import random_mixture
+
+
+def plain_points(points: torch.Tensor, weights: torch.Tensor | None = None) -> StandardizedPoints:
+    """Points (D, N) taken as they are."""
+    n_features, n_samples = points.shape
+    total = float(n_samples) if weights is None else float(weights.sum())
+    one = torch.ones(n_features, dtype=torch.float64)
+    return StandardizedPoints(points, weights, total, 0 * one, one)
+
+
+def components_of(*mixtures, diagonal: bool = False) -> Components:
+    cholesky = torch.stack([mixture.precisions_cholesky for mixture in mixtures])
+    if diagonal:
+        cholesky = cholesky.diagonal(dim1=-2, dim2=-1)
+    return Components(
+        torch.stack([mixture.log_weights for mixture in mixtures]),
+        torch.stack([mixture.means for mixture in mixtures]),
+        cholesky,
+    )
+
+
+def expected_sums(mixture, points, weights):
+    """Log-likelihood, counts, first and second moments about zero, from the oracle."""
+    parameters = mixture.weights.numpy(), mixture.means.numpy(), mixture.full_covariances().numpy()
+    shares = oracles.responsibilities(points, *parameters) * weights[:, None]
+    second = np.einsum("nk,ni,nj->kij", shares, points, points)
+    log_likelihood = weights @ oracles.log_density(points, *parameters)
+    return log_likelihood, shares.sum(0), shares.T @ points, second
+
+
+def about_zero(statistics: Statistics) -> tuple[torch.Tensor, torch.Tensor]:
+    return statistics.about(torch.zeros_like(statistics.first))
+
+
+@pytest.mark.parametrize("form", ["features", "centred", "kept"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("n_features", "diagonal"), [(1, False), (3, False), (1, True), (4, True)])
+def test_every_form_of_the_pass_equals_the_oracle(monkeypatch, form, weighted, n_features, diagonal):
+    monkeypatch.setattr("service.mixture.statistics.CHUNK_BYTES", 4096)
+    monkeypatch.setattr("service.mixture.centred.CHUNK_NUMBERS", 1000)
+    if form != "kept":
+        monkeypatch.setattr("service.mixture.statistics.KEPT_FEATURES_BYTES", 0)
+    kind = "diag" if diagonal else "full"
+    mixtures = [random_mixture(4, n_features, seed, kind) for seed in (1, 2)]
+    generator = torch.Generator().manual_seed(3)
+    points = 3 * torch.randn(n_features, 301, dtype=torch.float64, generator=generator)
+    weights = 2 * torch.rand(301, dtype=torch.float64, generator=generator)
+    weights[::7] = 0
+    passed = StatisticsPass(
+        plain_points(points, weights if weighted else None), diagonal=diagonal, regularization=0.0
+    )
+    components = components_of(*mixtures, diagonal=diagonal)
+    statistics = passed._centred(components) if form == "centred" else passed(components)
+    assert (statistics.origin is not None) == (form == "centred")
+    first, second = about_zero(statistics)
+    counted = weights.numpy() if weighted else np.ones(301)
+    for r, mixture in enumerate(mixtures):
+        expected = expected_sums(mixture, points.T.numpy(), counted)
+        np.testing.assert_allclose(statistics.log_likelihood[r], expected[0], rtol=1e-11)
+        np.testing.assert_allclose(statistics.counts[r], expected[1], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(first[r], expected[2], rtol=1e-9, atol=1e-9)
+        expected_second = np.einsum("kii->ki", expected[3]) if diagonal else expected[3]
+        np.testing.assert_allclose(second[r], expected_second, rtol=1e-9, atol=1e-9)
+
+
+def test_points_beyond_the_range_of_exp_are_counted_right():
+    mixture = random_mixture(3, 2, seed=1)
+    points = torch.tensor([[0.0, 100.0, -3000.0, 2.0], [0.0, 5.0, 40.0, 1.0]], dtype=torch.float64)
+    statistics = StatisticsPass(plain_points(points), diagonal=False, regularization=0.0)(
+        components_of(mixture)
+    )
+    expected = expected_sums(mixture, points.T.numpy(), np.ones(4))
+    np.testing.assert_allclose(statistics.log_likelihood[0], expected[0], rtol=1e-11)
+    np.testing.assert_allclose(statistics.counts[0], expected[1], rtol=1e-8)
+
+
+def test_a_narrow_component_takes_the_centred_form_and_a_wide_one_does_not():
+    narrow, wide = random_mixture(2, 2, seed=1), random_mixture(2, 2, seed=2)
+    components = components_of(narrow, wide)
+    scale = torch.tensor([1e5, 1.0], dtype=torch.float64).view(2, 1, 1, 1)
+    components = Components(components.log_weights, components.means, components.precisions_cholesky * scale)
+    near = components.means[0].T + 1e-5 * torch.randn(
+        2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    points = torch.cat([near, near + 1], dim=1)
+    statistics = StatisticsPass(plain_points(points), diagonal=False, regularization=0.0)(components)
+    assert statistics.origin is not None
+    assert torch.equal(statistics.origin[0], components.means[0])
+    assert torch.equal(statistics.origin[1], torch.zeros(2, 2, dtype=torch.float64))
+    for r in range(2):
+        cholesky = components.precisions_cholesky[r]
+        covariances = torch.linalg.inv(cholesky @ cholesky.mT)
+        expected = oracles.log_density(
+            points.T.numpy(),
+            components.log_weights[r].exp().numpy(),
+            components.means[r].numpy(),
+            covariances.numpy(),
+        )
+        np.testing.assert_allclose(statistics.log_likelihood[r], expected.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize("form", ["features", "centred"])
+def test_regularization_is_a_penalty_whose_update_adds_it_to_the_diagonal(diagonal, form):
+    mixture = random_mixture(2, 2, seed=5, covariance_type="diag" if diagonal else "full")
+    points = torch.randn(2, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    regularization = 0.3
+    passed = StatisticsPass(plain_points(points), diagonal=diagonal, regularization=regularization)
+    components = components_of(mixture, diagonal=diagonal)
+    statistics = passed._centred(components) if form == "centred" else passed(components)
+    traces = mixture.precisions().diagonal(dim1=-2, dim2=-1).sum(-1)
+    joint = mixture.component_log_density(points.T) + mixture.log_weights - 0.5 * regularization * traces
+    torch.testing.assert_close(statistics.log_likelihood[0], torch.logsumexp(joint, 1).sum())
+    shares = torch.softmax(joint, 1)
+    means, covariances = statistics.moments()
+    for k in range(2):
+        torch.testing.assert_close(means[0, k], shares[:, k] @ points.T / shares[:, k].sum())
+        expected = torch.cov(points, correction=0, aweights=shares[:, k])
+        expected = expected + regularization * torch.eye(2, dtype=torch.float64)
+        torch.testing.assert_close(covariances[0, k], expected.diagonal() if diagonal else expected)
+
+
+def test_minibatches_over_all_points_equal_the_whole():
+    points = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    passed = StatisticsPass(plain_points(points, weights), diagonal=False, regularization=0.1)
+    components = components_of(random_mixture(3, 3, 1), random_mixture(3, 3, 2))
+    whole = passed(components)
+    order = torch.stack([torch.arange(50), torch.arange(50).flip(0)])
+    halves = [passed.minibatch(components, order[:, :20]), passed.minibatch(components, order[:, 20:])]
+    for name in ("log_likelihood", "counts", "first", "second"):
+        torch.testing.assert_close(sum(getattr(half, name) for half in halves), getattr(whole, name))
