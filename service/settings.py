@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     idempotency_seconds: float = Field(
         86_400.0, ge=86_400.0, description="how long an Idempotency-Key is kept"
     )
-    auth: Literal["none"] = Field("none", description="who may call; keys come with a later release")
+    auth: Literal["none", "trusted-network"] = Field(
+        "none", description="none: loopback only; trusted-network: the network itself keeps strangers out"
+    )
 
     @field_validator("dataset_store_url")
     @classmethod

@@ -47,7 +47,10 @@ class FitWatcher:
             self._lock.notify()
 
     async def wait(self, fit_id: str, n_events: int, timeout_seconds: float) -> bool:
-        """Returns True once the fit has more than `n_events` events, or is gone; False when it is time to go."""
+        """Returns True once the fit has more than `n_events` events or is gone, False after the timeout.
+
+        It returns False early when the process is about to end.
+        """
         if self.draining.is_set():
             return False
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

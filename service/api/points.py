@@ -64,7 +64,7 @@ def require_servable(n_numbers: int, what: str, max_answer_bytes: int) -> None:
     estimate = n_numbers * JSON_BYTES_PER_NUMBER
     if estimate > max_answer_bytes:
         raise Unprocessable(
-            f"The answer would hold {what}: about {estimate} bytes as JSON, where {max_answer_bytes} are served. "
-            "Ask for it in parts.",
+            f"The answer would hold {what}: about {estimate} bytes as JSON, where "
+            f"{max_answer_bytes} are served. Ask for it in parts.",
             code="ANSWER_TOO_LARGE",
         )

@@ -40,7 +40,7 @@ class PageQuery:
         self,
         page_size: Annotated[int, Query(ge=1, description=f"more than {LARGEST_PAGE} is cut to that")] = 50,
         page_token: Annotated[
-            str | None, Query(pattern=_TOKEN, description="next_page_token of the last page")
+            str | None, Query(pattern=_PAGE, description="next_page_token of the page before")
         ] = None,
     ) -> None:
         self.size = min(page_size, LARGEST_PAGE)
@@ -56,7 +56,7 @@ def page_answer(items: list[dict[str, Any]], more: bool) -> dict[str, Any]:
 
 
 def preferred_wait(request: Request) -> int | None:
-    """Returns the seconds of `Prefer: wait=N`, at most 60; None when absent or not to be understood (RFC 7240)."""
+    """Returns the seconds of `Prefer: wait=N` (RFC 7240), at most 60; None when absent or not understood."""
     match = re.search(
         r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", request.headers.get("prefer", "")
     )

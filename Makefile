@@ -1,0 +1,51 @@
+# The two commands of a fresh machine: `make demo`, `make test`. Needs Python 3.11 or later, and make.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+# On Linux, torch's default build carries CUDA. TORCH_VARIANT=cpu takes the small one from torch's own index.
+TORCH_VARIANT ?=
+TORCH_INDEX := $(if $(TORCH_VARIANT),--extra-index-url https://download.pytorch.org/whl/$(TORCH_VARIANT))
+
+.PHONY: help demo serve test check format clean
+
+help: ## lists the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/installed ## starts the service, fits gold and real data over HTTP, shows what came out
+	$(BIN)/python examples/demo.py
+
+serve: $(VENV)/installed ## starts the service at http://127.0.0.1:8000, data in ./mixserve-data
+	$(BIN)/mixserve serve
+
+test: $(VENV)/installed-dev ## runs every test, with a real PostgreSQL and a real browser
+	$(BIN)/python tests/require_browser.py
+	$(BIN)/pytest -n 2 --dist worksteal
+
+check: $(VENV)/installed-dev ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev ## puts the code in shape
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## removes the environment and what runs leave behind
+	rm -rf $(VENV) mixserve-data mixserve-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "mixserve needs Python 3.11 or later; none was found on PATH"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) has no venv; on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) "torch>=2.11,<2.14"
+	$(BIN)/python -m pip install --quiet --editable ".[plots]"
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,164 @@
+"""The command `mixserve`."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from service.settings import Settings
+
+app = typer.Typer(
+    help="Fits Gaussian mixture models by gradient descent, and answers questions about them over HTTP.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+DataDir = Annotated[Path | None, typer.Option(help="SQLite file and dataset store. [env: MIXSERVE_DATA_DIR]")]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...")]
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    data_dir: DataDir = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Default: one per GPU, or one. 0: API only.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Starts everything on one machine: migrates the database, serves HTTP, keeps workers.
+
+    Example: mixserve serve --port 8000 --data-dir ./mixserve-data
+    """
+    settings = _settings(data_dir)
+    _start_logging()
+    _require_guarded(host, settings)
+    from service import server
+
+    listener = _listen(host, port)
+    server.serve(settings, listener, workers, device)
+
+
+@app.command()
+def worker(
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Runs a worker alone: it takes fits from the queue and does them on one device.
+
+    Example: MIXSERVE_DATABASE_URL=postgresql+psycopg://db/mixserve mixserve worker --device cuda:0
+    """
+    settings = _settings(data_dir)
+    _start_logging()
+    from service.storage.database import Database
+    from service.worker.fitter_process import DeviceMissing
+    from service.worker.supervisor import Supervisor
+
+    database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
+    supervisor = Supervisor(settings, database, device)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        supervisor.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    if until_stdin_closes:
+        threading.Thread(target=_stop_when_stdin_closes, args=(supervisor,), daemon=True).start()
+    try:
+        supervisor.run()
+    except DeviceMissing as error:
+        _fail(str(error))
+
+
+@app.command()
+def migrate(data_dir: DataDir = None) -> None:
+    """Brings the database's schema up to date.
+
+    Example: MIXSERVE_DATABASE_URL=postgresql+psycopg://db/mixserve mixserve migrate
+    """
+    settings = _settings(data_dir)
+    from service.errors import ServiceError
+    from service.storage import migrations
+    from service.storage.database import Database
+
+    try:
+        database = Database(settings.resolved_database_url)
+        migrations.upgrade(database)
+    except ServiceError as error:
+        _fail(error.detail)
+    typer.echo(f"the schema is at {migrations.current_revision(database)}")
+
+
+def main() -> None:
+    """Runs the command."""
+    app()
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    given: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = [
+            f"MIXSERVE_{'_'.join(str(part) for part in detail['loc']).upper()}: {detail['msg']}".replace(
+                "MIXSERVE_: Value error, ", ""
+            )
+            for detail in error.errors(include_url=False)
+        ]
+        _fail("the settings are not valid\n  " + "\n  ".join(lines))
+
+
+def _require_guarded(host: str, settings: Settings) -> None:
+    """Refuses to listen to the world without asking who is there."""
+    if settings.auth == "none" and host not in _LOOPBACK:
+        _fail(
+            f"--host {host} would let anybody on the network in, since MIXSERVE_AUTH is none. Listen at "
+            "127.0.0.1 behind a proxy that asks who is there, or, where the network itself is closed, as "
+            "between containers, say so with MIXSERVE_AUTH=trusted-network."
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio turns Nagle off only where it is: 40 ms an answer otherwise.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        _fail(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port, or 0 for a free one")
+    return listener
+
+
+def _stop_when_stdin_closes(supervisor: Any) -> None:
+    os.read(sys.stdin.fileno(), 1)
+    supervisor.stop()
+
+
+def _start_logging() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    for name in ("alembic", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"mixserve: {message}", err=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

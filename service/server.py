@@ -1,0 +1,56 @@
+"""`mixserve serve`: the HTTP server, and the workers beside it."""
+
+import os
+import signal
+import socket
+
+import typer
+import uvicorn
+
+from service.api.services import Services
+from service.app import create_app
+from service.settings import Settings
+from service.storage import migrations
+from service.worker.device import default_worker_count
+from service.worker.keeper import Keeper
+
+_GRACE_SECONDS = 5
+
+
+class _Server(uvicorn.Server):
+    """A server that sends waiting clients away when it is told to end, so that they do not hold it up."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends the server."""
+        self._services.watcher.drain()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings, listener: socket.socket, n_workers: int | None, device: str) -> None:
+    """Serves HTTP on a bound socket until SIGTERM, with worker processes beside it."""
+    app = create_app(settings)
+    services: Services = app.state.services
+    migrations.upgrade(services.database)
+    n_workers = default_worker_count() if n_workers is None else n_workers
+    keeper = Keeper(n_workers, _environment(settings), device)
+    config = uvicorn.Config(app, access_log=False, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
+    host, port = listener.getsockname()[:2]
+    typer.echo(f"mixserve listens at http://{f'[{host}]' if ':' in host else host}:{port}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server has its own
+    keeper.start()
+    try:
+        _Server(config, services).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        keeper.stop()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Returns the environment that gives a worker process the same settings."""
+    given = {f"MIXSERVE_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    return {**os.environ, **given}
