@@ -86,11 +86,12 @@ class Candidate:
         return optimum.mean_log_likelihood + self.data.log_jacobian()
 
 
+@torch.inference_mode()
 def run_candidate(
     data: StandardizedPoints, n_components: int, covariance_type: str, options: FitOptions, watch: Watch
 ) -> Candidate:
     """Fits one family with one number of components from ``options.n_init`` starts."""
-    family = FAMILIES[covariance_type]
+    family = FAMILIES[covariance_type].for_features(data.n_features)
     statistics = StatisticsPass(data, diagonal=family.diagonal, regularization=options.regularization)
     objective = Objective(statistics, family, n_components)
     optimizer = make_optimizer(options.optimizer, data.n_samples)
@@ -117,7 +118,7 @@ def _starts(
     generators: list[torch.Generator],
 ) -> Components:
     if initialization["method"] == "mixture":
-        return given_start(data, family, initialization["mixture"], len(generators))
+        return given_start(data, family, n_components, initialization["mixture"], len(generators))
     return STARTS[initialization["method"]](data, family, n_components, generators)
 
 

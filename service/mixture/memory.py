@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from service.mixture.families import FAMILIES
+from service.mixture.feature_sums import CHUNK_BYTES, KEPT_FEATURES_BYTES
 from service.mixture.optimizers import em, lbfgs
 from service.mixture.options import FitOptions
 from service.mixture.starts import SUBSAMPLE
-from service.mixture.statistics import CHUNK_BYTES, KEPT_FEATURES_BYTES
 
 # What torch and its threads take beside tensors once a fit has run.
 OVERHEAD_BYTES = 64 << 20

@@ -81,12 +81,17 @@ def clustered_start(
 
 
 def given_start(
-    data: StandardizedPoints, family: Family, mixture: GaussianMixture, n_restarts: int
+    data: StandardizedPoints, family: Family, n_components: int, mixture: GaussianMixture, n_restarts: int
 ) -> Components:
     """The same given mixture, in data units, for every restart."""
     if mixture.n_features != data.n_features:
         raise InvalidFit(
             f"the initial mixture has {mixture.n_features} features, the dataset {data.n_features}",
+            ("initialization", "mixture"),
+        )
+    if mixture.n_components != n_components:
+        raise InvalidFit(
+            f"the initial mixture has {mixture.n_components} components, n_components is {n_components}",
             ("initialization", "mixture"),
         )
     means, covariances = data.into(mixture.means, mixture.full_covariances())

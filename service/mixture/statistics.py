@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from service.mixture.centred import centred_sums
 from service.mixture.components import Components
+from service.mixture.feature_sums import FeatureSums
 from service.mixture.features import PairFeatures, QuadraticFeatures, SquareFeatures
 from service.mixture.standardization import StandardizedPoints
 
-# A chunk's buffers stay in the second-level cache; all features of a small dataset are kept between passes.
-CHUNK_BYTES = 1 << 20
-KEPT_FEATURES_BYTES = 32 << 20
 # The largest rounding error of a log-density, in nats, that the product of features may make.
 ERROR_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
-# Below this a sum of exponentials may have lost terms to underflow.
-_SMALLEST = {torch.float64: 1e-280, torch.float32: 1e-25}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +77,7 @@ class StatisticsPass:
         self.features: QuadraticFeatures = kind(data.n_features, self.device)
         self._largest = data.points.abs().amax(dim=1).double()
         self._weights = None if data.weights is None else data.weights.to(self.dtype)
-        kept_bytes = self.features.n_rows * data.n_samples * data.points.element_size()
-        self.kept = self.features.rows_of(data.points) if kept_bytes <= KEPT_FEATURES_BYTES else None
-        self._buffers: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
+        self._sums = FeatureSums(data.points, self._weights, self.features)
 
     def __call__(self, components: Components) -> Statistics:
         """The statistics of every restart, each in the form that keeps its digits."""
@@ -111,8 +103,8 @@ class StatisticsPass:
         """The statistics of each restart over its own points, indices (R, n), by features."""
         n_restarts, size = indices.shape
         flat = indices.reshape(-1)
-        if self.kept is not None:
-            phi = self.kept.index_select(1, flat)
+        if self._sums.kept is not None:
+            phi = self._sums.kept.index_select(1, flat)
         else:
             phi = self.features.rows_of(self.data.points.index_select(1, flat))
         phi = phi.view(-1, n_restarts, size).transpose(0, 1)
@@ -154,68 +146,13 @@ class StatisticsPass:
         return Statistics(sums.log_likelihood, sums.counts, sums.first, second, components.means)
 
     def _by_features(self, components: Components) -> Statistics:
-        n_restarts, n_components = components.log_weights.shape
         theta = self.features.coefficients(components, self.regularization)
-        # The density is highest at the means: with that bound taken off, exp never overflows and needs no
-        # maximum of its own; it underflows only for points far from every mean, which are then done again.
-        peaks = theta[..., -1] + 0.5 * (theta[..., -1 - self.data.n_features : -1] * components.means).sum(-1)
-        shift = peaks.amax(dim=1)
-        theta = torch.cat([theta[..., :-1], (theta[..., -1] - shift[:, None]).unsqueeze(-1)], dim=-1)
-        theta = theta.flatten(0, 1).to(self.dtype)
-        total = self.data.points.new_zeros(n_restarts, dtype=torch.float64)
-        sums = torch.zeros_like(theta, dtype=torch.float64)
-        rows, features = theta.shape
-        chunk = max(64, CHUNK_BYTES // (self.data.points.element_size() * (rows + features)))
-        for start in range(0, self.data.n_samples, chunk):
-            stop = min(start + chunk, self.data.n_samples)
-            phi, joint = self._chunk(start, stop, chunk, rows)
-            torch.mm(theta, phi, out=joint)
-            shares = joint.view(n_restarts, n_components, -1)
-            log_totals = _softmax(shares, partial(torch.mm, theta, phi, out=joint))
-            if self._weights is not None:
-                weights = self._weights[start:stop]
-                shares.mul_(weights)
-                total += torch.mv(log_totals, weights)
-            else:
-                total += log_totals.sum(1)
-            sums += torch.mm(joint, phi.T)
-        total += shift * self.data.total_weight
-        return self._from_sums(total, sums.view(n_restarts, n_components, -1))
-
-    def _chunk(self, start: int, stop: int, chunk: int, rows: int) -> tuple[Tensor, Tensor]:
-        """Features (F, n) of these points and a buffer (rows, n), both reused by the next chunk."""
-        size = stop - start
-        key = (chunk, rows)
-        if key not in self._buffers:
-            self._buffers.clear()
-            width = min(chunk, self.data.n_samples)
-            joint = self.data.points.new_empty(rows * width)
-            phi = None if self.kept is not None else self.data.points.new_empty(self.features.n_rows * width)
-            self._buffers[key] = (joint, phi)
-        joint, phi = self._buffers[key]
-        joint = joint[: rows * size].view(rows, size)
-        if self.kept is not None:
-            return self.kept[:, start:stop], joint
-        assert phi is not None  # noqa: S101 - made beside the joint buffer just above
-        phi = phi[: self.features.n_rows * size].view(self.features.n_rows, size)
-        self.features.write(self.data.points[:, start:stop], phi)
-        return phi, joint
-
-
-def _softmax(joint: Tensor, again: Callable[[], object]) -> Tensor:
-    """Turns joint (R, K, n) log-densities into responsibilities in place; their logsumexp (R, n) comes back.
-
-    The largest entries must not overflow exp. Where all of a point's entries underflow, ``again`` restores
-    joint and the maximum is taken off first.
-    """
-    totals = joint.exp_().sum(1)
-    if float(totals.amin()) > _SMALLEST[joint.dtype]:
-        joint.mul_(totals.reciprocal().unsqueeze(1))
-        return totals.log_()
-    again()
-    log_totals = torch.logsumexp(joint, dim=1)
-    joint.sub_(log_totals.unsqueeze(1)).exp_()
-    return log_totals
+        # The density is highest at the means: with that bound taken off, no entry of Theta Phi is above zero.
+        linear = theta[..., -1 - self.data.n_features : -1]
+        shift = (theta[..., -1] + 0.5 * (linear * components.means).sum(-1)).amax(dim=1)
+        theta[..., -1] -= shift.unsqueeze(1)
+        log_likelihood, sums = self._sums(theta)
+        return self._from_sums(log_likelihood + shift * self.data.total_weight, sums)
 
 
 def _merge(first: Tensor, chosen: Statistics, others: Statistics) -> Statistics:

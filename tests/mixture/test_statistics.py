@@ -43,14 +43,15 @@ def about_zero(statistics: Statistics) -> tuple[torch.Tensor, torch.Tensor]:
     return statistics.about(torch.zeros_like(statistics.first))
 
 
-@pytest.mark.parametrize("form", ["features", "centred", "kept"])
+@pytest.mark.parametrize("form", ["features", "centred", "kept", "batched"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("n_features", "diagonal"), [(1, False), (3, False), (1, True), (4, True)])
 def test_every_form_of_the_pass_equals_the_oracle(monkeypatch, form, weighted, n_features, diagonal):
-    monkeypatch.setattr("service.mixture.statistics.CHUNK_BYTES", 4096)
+    monkeypatch.setattr("service.mixture.feature_sums.CHUNK_BYTES", 4096)
     monkeypatch.setattr("service.mixture.centred.CHUNK_NUMBERS", 1000)
-    if form != "kept":
-        monkeypatch.setattr("service.mixture.statistics.KEPT_FEATURES_BYTES", 0)
+    monkeypatch.setattr("service.mixture.feature_sums.BATCHED_PRODUCT", 1 << 20 if form == "batched" else 0)
+    if form not in ("kept", "batched"):
+        monkeypatch.setattr("service.mixture.feature_sums.KEPT_FEATURES_BYTES", 0)
     kind = "diag" if diagonal else "full"
     mixtures = [random_mixture(4, n_features, seed, kind) for seed in (1, 2)]
     generator = torch.Generator().manual_seed(3)

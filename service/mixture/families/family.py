@@ -50,6 +50,11 @@ class Family(ABC):
     def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:
         """The family's mixtures as rows of unconstrained numbers."""
 
+    def for_features(self, n_features: int) -> Family:
+        """The family itself, or a cheaper one with the same mixtures when there are so many features."""
+        del n_features
+        return self
+
     @abstractmethod
     def stored(self, covariances: Tensor) -> Tensor:
         """Covariances (K, D, D) or (K, D) of one mixture in the layout of ``storage_type``."""

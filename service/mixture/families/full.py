@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from service.mixture.families.family import Family, invert_cholesky
+from service.mixture.families.univariate import Univariate
 from service.mixture.unconstrained import CorrelatedForm, Unconstrained
 
 
@@ -31,6 +32,10 @@ class Full(Family):
     @override
     def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:
         return CorrelatedForm(n_components, n_features)
+
+    @override
+    def for_features(self, n_features: int) -> Family:
+        return Univariate(self.name, self.storage_type, per_component=True) if n_features == 1 else self
 
     @override
     def stored(self, covariances: Tensor) -> Tensor:

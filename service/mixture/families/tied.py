@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from service.mixture.families.family import Family, invert_cholesky
+from service.mixture.families.univariate import Univariate
 from service.mixture.unconstrained import CorrelatedForm, Unconstrained
 
 
@@ -32,6 +33,10 @@ class Tied(Family):
     @override
     def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:
         return CorrelatedForm(n_components, n_features, per_component=False)
+
+    @override
+    def for_features(self, n_features: int) -> Family:
+        return Univariate(self.name, self.storage_type, per_component=False) if n_features == 1 else self
 
     @override
     def stored(self, covariances: Tensor) -> Tensor:

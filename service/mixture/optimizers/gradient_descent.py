@@ -11,6 +11,8 @@ from typing_extensions import override
 from service.mixture.components import Components
 from service.mixture.optimizers.optimizer import Objective, Optimizer, State
 
+AVERAGED_PASSES = 10
+
 
 class GradientDescent(Optimizer):
     """Descent on the mean negative log-likelihood of all points or of a minibatch.
@@ -48,6 +50,9 @@ class GradientDescent(Optimizer):
             **self.memory(rows),
         }
         if self.batch_size is not None:
+            state["pass_sum"] = torch.zeros_like(rows)
+            state["pass_means"] = rows.new_zeros(n_restarts, 0, rows.shape[1])
+            state["n_passes"] = torch.zeros(n_restarts, dtype=torch.int64)
             state["generator"] = torch.stack([seed.get_state() for seed in seeds])
             state["order"] = torch.empty(n_restarts, 0, dtype=torch.int64)
             state["position"] = torch.zeros(n_restarts, dtype=torch.int64)
@@ -67,10 +72,24 @@ class GradientDescent(Optimizer):
             statistics = objective.statistics.minibatch(components, indices.to(rows.device))
             weight = indices.shape[1] * data.total_weight / data.n_samples
         gradient = pullback(statistics).mul_(-1.0 / weight)
-        return {
+        state = {
             **state,
             **self.update(state, gradient),
             "log_likelihood": statistics.log_likelihood / weight,
+        }
+        return state if self.batch_size is None else self._averaged(state, data.n_samples)
+
+    def _averaged(self, state: State, n_samples: int) -> State:
+        """The state with its running sum over this pass, and at the end of a pass the mean of that pass."""
+        total = state["pass_sum"] + state["rows"]
+        if int(state["position"][0]) < n_samples:
+            return {**state, "pass_sum": total}
+        mean = (total * self.passes_per_step).unsqueeze(1)
+        return {
+            **state,
+            "pass_sum": torch.zeros_like(total),
+            "pass_means": torch.cat([state["pass_means"], mean], dim=1)[:, -AVERAGED_PASSES:],
+            "n_passes": state["n_passes"] + 1,
         }
 
     def _next_batch(self, state: State, n_samples: int) -> tuple[State, Tensor]:
@@ -81,7 +100,7 @@ class GradientDescent(Optimizer):
             orders, generators = [], []
             for saved in state["generator"]:
                 generator = torch.Generator()
-                generator.set_state(saved)
+                generator.set_state(saved.clone())  # torch reads a view from its storage's start
                 orders.append(torch.randperm(n_samples, generator=generator))
                 generators.append(generator.get_state())
             order, position = torch.stack(orders), 0
@@ -91,5 +110,16 @@ class GradientDescent(Optimizer):
 
     @override
     def components(self, objective: Objective, state: State) -> Components:
+        """The last parameters, or with minibatches their mean over the last tenth of the passes.
+
+        Single parameters wander about the optimum by the minibatches' noise; their mean does not.
+
+        References:
+            Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+        """
         form = objective.family.unconstrained(objective.n_components, objective.statistics.data.n_features)
-        return form.at(state["rows"])[0]
+        rows = state["rows"]
+        if self.batch_size is not None and int(state["n_passes"][0]) > 0:
+            n_averaged = min(max(int(state["n_passes"][0]) // 10, 1), AVERAGED_PASSES)
+            rows = state["pass_means"][:, -n_averaged:].mean(1)
+        return form.at(rows)[0]
