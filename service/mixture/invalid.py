@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class InvalidMixture(ValueError):  # noqa: N818 - named for what it says
+class InvalidMixture(ValueError):
     """Parameters that describe no Gaussian mixture; the message says which value and what to do.
 
     Attributes:
@@ -15,7 +15,7 @@ class InvalidMixture(ValueError):  # noqa: N818 - named for what it says
         self.path = path
 
 
-class InvalidFit(ValueError):  # noqa: N818 - named for what it says
+class InvalidFit(ValueError):
     """A fit that cannot be run on these points; the message says what to change.
 
     Attributes:
