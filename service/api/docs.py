@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from service.schemas.dataset import DatasetCreation
 from service.schemas.fit import FitRequest
 from service.schemas.mixture import MixtureCreation, PointsBody, SamplesRequest
+from service.schemas.service import Problem
 
 WEB = Path(__file__).parents[1] / "web"
 _BODIES = (DatasetCreation, FitRequest, MixtureCreation, PointsBody, SamplesRequest)
@@ -52,7 +53,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
     )
     _, bodies = models_json_schema(
-        [(body, "validation") for body in _BODIES], ref_template="#/components/schemas/{model}"
+        [*((body, "validation") for body in _BODIES), (Problem, "serialization")],
+        ref_template="#/components/schemas/{model}",
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= bodies["$defs"]

@@ -15,9 +15,10 @@ from service.mixture import InvalidMixture
 from service.schemas.service import Problem
 
 MEDIA_TYPE = "application/problem+json"
+_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "What was wrong with the request", "content": {MEDIA_TYPE: {}}, "model": Problem},
-    "5XX": {"description": "What the service could not do", "content": {MEDIA_TYPE: {}}, "model": Problem},
+    "4XX": {"description": "What was wrong with the request", "content": _CONTENT},
+    "5XX": {"description": "What the service could not do", "content": _CONTENT},
 }
 _MOST_ERRORS = 20
 _LONGEST_POINTER = 200
@@ -84,7 +85,7 @@ def _service_error(request: Request, error: Exception) -> Response:
 def _invalid_mixture(request: Request, error: Exception) -> Response:
     place = FieldError(cast(InvalidMixture, error).path, str(error))
     return render(
-        request, Unprocessable(f"The mixture is not valid: {error}", [place], code="INVALID_MIXTURE")
+        request, Unprocessable(f"The mixture is not valid: {error}.", [place], code="INVALID_MIXTURE")
     )
 
 

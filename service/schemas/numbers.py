@@ -91,6 +91,19 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+def require_exactly_one(body: Body, names: tuple[str, ...]) -> None:
+    """Refuses a body that has none or several of some fields.
+
+    Raises:
+        ValueError: It has.
+    """
+    given = [name for name in names if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"give exactly one of {', '.join(names)}" + (f", not {' and '.join(given)}" if given else "")
+        )
+
+
 class Answer(BaseModel):
     """A response body. Numbers that are not finite are written as the strings of protobuf's JSON."""
 
