@@ -35,10 +35,14 @@ def test_a_write_is_committed_at_its_end(database: Database) -> None:
 
 
 def test_an_exception_undoes_a_write(database: Database) -> None:
-    with pytest.raises(KeyError), database.write() as session:
-        session.add(_worker())
-        session.flush()
-        raise KeyError
+    def fail() -> None:
+        with database.write() as session:
+            session.add(_worker())
+            session.flush()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert _count(database) == 0
 
 
@@ -55,7 +59,8 @@ def test_foreign_keys_are_kept(database: Database) -> None:
     with pytest.raises(IntegrityError), database.write() as session:
         session.execute(
             text(
-                "INSERT INTO fit_events (fit_id, number, type, data, created_at) VALUES ('x', 1, 's', '{}', :t)"
+                "INSERT INTO fit_events (fit_id, number, type, data, created_at)"
+                " VALUES ('x', 1, 's', '{}', :t)"
             ),
             {"t": 0.0 if database.is_sqlite else "2026-01-01"},
         )
@@ -104,10 +109,14 @@ def test_sqlite_that_stays_locked_is_unavailable(
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_a_full_disk_is_said_to_be_full(database: Database) -> None:
-    with pytest.raises(ServiceError) as refused, database.write() as session:
-        pages = session.scalar(text("PRAGMA page_count"))
-        session.execute(text(f"PRAGMA max_page_count = {pages}"))
-        session.add_all(_worker("x" * 255) for _ in range(1000))
+    def fill() -> None:
+        with database.write() as session:
+            pages = session.scalar(text("PRAGMA page_count"))
+            session.execute(text(f"PRAGMA max_page_count = {pages}"))
+            session.add_all(_worker("x" * 255) for _ in range(1000))
+
+    with pytest.raises(ServiceError) as refused:
+        fill()
     assert (refused.value.status, refused.value.code) == (507, "STORAGE_FULL")
     assert _count(database) == 0
 
@@ -120,13 +129,17 @@ def test_a_database_without_tables_is_unavailable_and_says_why(empty_database_ur
 
 
 def test_a_stopped_server_is_unavailable_until_it_is_back(own_postgresql_server: Any) -> None:
-    with closing(Database(own_postgresql_server.create(migrated=True))) as database:
+    def lose_the_server(database: Database) -> None:
         with database.write() as session:
-            session.add(_worker())
-        with pytest.raises(Unavailable) as lost, database.write() as session:
             session.add(_worker("lost"))
             session.flush()
             own_postgresql_server.stop()
+
+    with closing(Database(own_postgresql_server.create(migrated=True))) as database:
+        with database.write() as session:
+            session.add(_worker())
+        with pytest.raises(Unavailable) as lost:
+            lose_the_server(database)
         assert (lost.value.status, lost.value.code) == (503, "DATABASE_UNAVAILABLE")
         with pytest.raises(Unavailable):
             _count(database)
@@ -138,15 +151,17 @@ def test_a_stopped_server_is_unavailable_until_it_is_back(own_postgresql_server:
 def test_a_writer_that_falls_silent_loses_its_locks(database: Database, database_url: str) -> None:
     with database.write() as session:
         session.add(row := _worker())
-    brief = Database(database_url, lease_seconds=0.2)
-    with pytest.raises(Unavailable), brief.write() as session:
-        session.get_one(WorkerRow, row.id, with_for_update=True).memory_bytes = 7
-        session.flush()
-        # Another gets the lock while this one is, as it were, frozen; it would wait 5 s at most.
-        with database.write() as other:
-            other.get_one(WorkerRow, row.id, with_for_update=True).memory_bytes = 8
-        session.flush()
-    brief.close()
+
+    def freeze(brief: Database) -> None:
+        with brief.write() as session:
+            session.get_one(WorkerRow, row.id, with_for_update=True).memory_bytes = 7
+            session.flush()
+            # Another gets the lock while this one is, as it were, frozen; it would wait 5 s at most.
+            with database.write() as other:
+                other.get_one(WorkerRow, row.id, with_for_update=True).memory_bytes = 8
+
+    with closing(Database(database_url, lease_seconds=0.2)) as brief, pytest.raises(Unavailable):
+        freeze(brief)
     with database.read() as session:
         assert session.get_one(WorkerRow, row.id).memory_bytes == 8
 
