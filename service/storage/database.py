@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from psycopg.errors import UndefinedTable
 from pydantic_core import to_json
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session as Session
 
@@ -119,7 +120,14 @@ def _as_json(value: Any) -> str:
 def _client_readable_errors() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+    except (OperationalError, ProgrammingError, InterfaceError, PoolTimeoutError) as error:
+        if _says_of_no_table(error):
+            raise Unavailable(
+                "DATABASE_NOT_MIGRATED",
+                "The database has no tables yet; bring it up to date: mixserve migrate",
+            ) from error
+        if isinstance(error, ProgrammingError) and not error.connection_invalidated:
+            raise
         if "disk is full" in str(error) or "No space left" in str(error):
             raise ServiceError("STORAGE_FULL", 507, "The service has no room left on its disk.") from error
         raise Unavailable(
@@ -129,6 +137,10 @@ def _client_readable_errors() -> Iterator[None]:
         if error.connection_invalidated:
             raise Unavailable("DATABASE_UNAVAILABLE", "The database went away; try again shortly.") from error
         raise
+
+
+def _says_of_no_table(error: Exception) -> bool:
+    return "no such table" in str(error) or isinstance(getattr(error, "orig", None), UndefinedTable)
 
 
 def _prepare_sqlite_connection(connection: sqlite3.Connection, _: Any) -> None:

@@ -49,5 +49,8 @@ def _run(database: Database, direction: object, revision: str) -> None:
     with database.write() as session:
         connection = session.connection()
         if not database.is_sqlite:
+            # Another's migration may take as long as it needs; the tables' own locks are waited for briefly.
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
         direction(_config(connection), revision)  # type: ignore[operator]
