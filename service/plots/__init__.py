@@ -1,0 +1,1 @@
+"""Figures from mixtures and points, by matplotlib."""
