@@ -1,12 +1,9 @@
-"""The OpenAPI document, and a page to read it that works with no network."""
+"""The OpenAPI document."""
 
-from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 
 from service.schemas.dataset import DatasetCreation
@@ -14,15 +11,11 @@ from service.schemas.fit import FitRequest
 from service.schemas.mixture import MixtureCreation, PointsBody, SamplesRequest
 from service.schemas.service import Problem
 
-WEB = Path(__file__).parents[1] / "web"
 _BODIES = (DatasetCreation, FitRequest, MixtureCreation, PointsBody, SamplesRequest)
-
-router = APIRouter(include_in_schema=False)
 
 
 def install(app: FastAPI) -> None:
-    """Serves the page's files, and the document with the bodies that endpoints read by themselves."""
-    app.mount("/static", StaticFiles(directory=WEB), name="static")
+    """Serves the document with the bodies that endpoints read by themselves."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -30,18 +23,6 @@ def install(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-@router.get("/docs")
-async def docs() -> Response:
-    """Returns the documentation page."""
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title="mixserve",
-        swagger_js_url="/static/vendor/swagger-ui/swagger-ui-bundle.js",
-        swagger_css_url="/static/vendor/swagger-ui/swagger-ui.css",
-        swagger_favicon_url="/static/icon.svg",
-    )
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

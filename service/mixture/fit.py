@@ -87,7 +87,9 @@ class _Run:
         jacobian, total = data.log_jacobian(), data.total_weight
 
         def on_step(step: int, done: int, best: float, current: tuple[float, ...]) -> str | None:
-            self._best = max(self._best, (best + jacobian) * total)
+            self._best = (
+                (best + jacobian) * total if done == 0 else max(self._best, (best + jacobian) * total)
+            )
             self.interrupted = watch(
                 Progress(
                     step,
