@@ -43,7 +43,10 @@ def scikit_learn(problem: Problem, n_init: int, seed: int) -> tuple[float, float
         warnings.simplefilter("ignore")
         try:
             peer = PeerMixture(
-                problem.n_components, covariance_type=problem.covariance_type, n_init=n_init, random_state=seed
+                problem.n_components,
+                covariance_type=problem.covariance_type,
+                n_init=n_init,
+                random_state=seed,
             ).fit(problem.points)
         except ValueError:
             return time.perf_counter() - started, None, False

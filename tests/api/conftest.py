@@ -1,4 +1,4 @@
-"""The API alone, without workers, as a process; on the embedded database and on PostgreSQL."""
+"""The API alone, without workers, as a process; on SQLite and on PostgreSQL."""
 
 import json
 from collections.abc import Iterator
@@ -50,10 +50,14 @@ class Documented:
         return None
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, api_database_url: str) -> Iterator[Server]:
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Once per database, for all tests of the API: they make their own things and count no others'."""
+    url = ""
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql_server").create(migrated=False)
     data_dir = tmp_path_factory.mktemp("api")
-    with serving(data_dir, workers=0, database_url=api_database_url, max_queued_fits=100_000) as running:
+    with serving(data_dir, workers=0, database_url=url, max_queued_fits=100_000) as running:
         yield running
 
 
@@ -62,8 +66,3 @@ def http(server: Server) -> Iterator[httpx.Client]:
     document = httpx.get(f"{server.url}/openapi.json", trust_env=False).json()
     with server.client(event_hooks={"response": [Documented(document).check]}) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def api_database_url() -> str:
-    return ""
