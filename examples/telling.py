@@ -39,7 +39,7 @@ def _parameters(mixture: GaussianMixture, component: int) -> list[tuple[str, flo
     """Name and value of what describes a component in one or two dimensions."""
     axes = ["x", "y"][: mixture.n_features] if mixture.n_features > 1 else [""]
     means, deviations = mixture.means[component], mixture.standard_deviations()[component]
-    named = [("weight", float(mixture.weights[component]))]
+    named = [("weight", float(mixture.weights[component]))] if mixture.n_components > 1 else []
     named += [(f"mean {axis}".strip(), float(mean)) for axis, mean in zip(axes, means, strict=True)]
     named += [
         (f"deviation {axis}".strip(), float(value)) for axis, value in zip(axes, deviations, strict=True)
