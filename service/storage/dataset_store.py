@@ -81,19 +81,20 @@ class Draft:
     path: Path
     writer: ColumnFileWriter
     n_columns: int
+    dtype: str
     n_rows: int = 0
     moments: FeatureMoments | None = None
     _hash: Any = field(default_factory=hashlib.sha256)
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Adds rows (n, C), float64 or int64."""
+        """Adds rows (n, C) of the draft's type."""
         if len(rows) == 0:
             return
-        rows = np.ascontiguousarray(rows)
+        rows = np.ascontiguousarray(rows, dtype=self.dtype)
         self.writer.append(rows)
         self._hash.update(rows.astype(rows.dtype.newbyteorder("<"), copy=False))
         self.n_rows += len(rows)
-        if rows.dtype == np.float64:
+        if self.dtype == "float64":
             moments = FeatureMoments.of(rows)
             self.moments = moments if self.moments is None else self.moments.merged(moments)
 
@@ -104,9 +105,9 @@ class Draft:
 
     @property
     def sha256(self) -> str:
-        """Content hash: the rows, then their shape; the same however they were chunked."""
+        """Content hash: the rows, then their shape and type; the same however they were chunked."""
         whole = self._hash.copy()
-        whole.update(f"{self.n_rows}x{self.n_columns}".encode())
+        whole.update(f"{self.n_rows}x{self.n_columns} {self.dtype}".encode())
         return str(whole.hexdigest())
 
 
@@ -138,7 +139,7 @@ class DatasetStore:
         writer: ColumnFileWriter | None = None
         try:
             writer = ColumnFileWriter(path, n_columns, dtype)
-            yield Draft(path, writer, n_columns)
+            yield Draft(path, writer, n_columns, dtype)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
