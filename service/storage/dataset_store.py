@@ -5,7 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,9 @@ class DatasetStore:
     def publish(self, draft: Draft) -> None:
         """Puts a finished draft in its place; under a lock on its hash, in the referring transaction."""
         target = self.path(draft.sha256)
-        target.parent.mkdir(exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(exist_ok=True)
+            _flush_to_disk(self._files)
         draft.path.replace(target)
         _flush_to_disk(target.parent)
 
@@ -166,8 +168,9 @@ class DatasetStore:
         """Removes drafts that a killed process left behind."""
         limit = time.time() - older_than_seconds
         for path in self._drafts.iterdir():
-            if path.stat().st_mtime < limit:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # published or given up meanwhile
+                if path.stat().st_mtime < limit:
+                    path.unlink()
 
 
 def _flush_to_disk(path: Path) -> None:
