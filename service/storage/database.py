@@ -103,7 +103,9 @@ class Database:
 
     def lock(self, session: Session, name: str) -> None:
         """Waits until no other transaction holds the same name; held until the end of this one."""
-        if not self.is_sqlite:  # BEGIN IMMEDIATE has it already
+        if self.is_sqlite:
+            session.connection()  # a session begins with its first statement: BEGIN IMMEDIATE is the lock
+        else:
             session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
     def close(self) -> None:
