@@ -10,9 +10,10 @@ import torch
 from service.mixture.components import Components, concatenate
 from service.mixture.families import FAMILIES, Family
 from service.mixture.gaussian_mixture import GaussianMixture
+from service.mixture.journal import Journal, RestartEnd
 from service.mixture.optimizers import Objective, make_optimizer
 from service.mixture.options import FitOptions
-from service.mixture.restarts import RestartEnd, Watch
+from service.mixture.restarts import Watch
 from service.mixture.stages import run_in_stages
 from service.mixture.standardization import StandardizedPoints
 from service.mixture.starts import STARTS, given_start, restart_generator
@@ -90,7 +91,13 @@ class Candidate:
 
 @torch.inference_mode()
 def run_candidate(
-    data: StandardizedPoints, n_components: int, covariance_type: str, options: FitOptions, watch: Watch
+    data: StandardizedPoints,
+    n_components: int,
+    covariance_type: str,
+    options: FitOptions,
+    watch: Watch,
+    journal: Journal | None = None,
+    name: str = "0",
 ) -> Candidate:
     """Fits one family with one number of components from ``options.n_init`` starts."""
     family = FAMILIES[covariance_type].for_features(data.n_features)
@@ -103,11 +110,13 @@ def run_candidate(
         ends = run_in_stages(
             objective,
             optimizer,
-            _starts(data, family, n_components, options.initialization, generators),
+            lambda: _starts(data, family, n_components, options.initialization, generators),
             generators,
             tolerance=options.tolerance,
             max_steps=options.max_steps,
             watch=watch,
+            journal=journal or Journal(),
+            name=name,
         )
         optima = _optima(statistics, ends)
     optima.sort(key=lambda optimum: (not optimum.survived, optimum.spurious, -optimum.mean_log_likelihood))
