@@ -103,7 +103,7 @@ def run_candidate(
     family = FAMILIES[covariance_type].for_features(data.n_features)
     statistics = StatisticsPass(data, diagonal=family.diagonal, regularization=options.regularization)
     objective = Objective(statistics, family, n_components)
-    optimizer = make_optimizer(options.optimizer, data.n_samples)
+    optimizer = make_optimizer(options.optimizer, family, data.n_samples)
     generators = [restart_generator(options.seed, restart) for restart in range(options.n_init)]
     work = options.n_init * n_components * statistics.features.n_rows * data.n_samples
     with threads_for(work):
