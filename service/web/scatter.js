@@ -2,7 +2,7 @@
 
 import { svg } from "./elements.js";
 
-const SIZE = 420;
+const SIDE = 380; // of the square within the axes, so that a unit is as long across as it is down
 const EDGE = { left: 34, right: 8, top: 8, bottom: 26 };
 
 /** Returns the square that holds all points, with a margin: {x: [from, to], y: [from, to]}, one unit alike on both. */
@@ -28,12 +28,11 @@ export function extentOf(points) {
  * @param reference another mixture, drawn dashed
  */
 export function scatter({ points, components, mixture, colours, extent, label, reference }) {
-  const across = SIZE - EDGE.left - EDGE.right;
-  const down = SIZE - EDGE.top - EDGE.bottom;
-  const x = (value) => EDGE.left + (across * (value - extent.x[0])) / (extent.x[1] - extent.x[0]);
-  const y = (value) => EDGE.top + (down * (extent.y[1] - value)) / (extent.y[1] - extent.y[0]);
-  const unit = [across / (extent.x[1] - extent.x[0]), down / (extent.y[1] - extent.y[0])];
-  const drawing = svg("svg", { class: "scatter", viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", "aria-label": label });
+  const unit = SIDE / (extent.x[1] - extent.x[0]);
+  const x = (value) => EDGE.left + unit * (value - extent.x[0]);
+  const y = (value) => EDGE.top + unit * (extent.y[1] - value);
+  const box = `0 0 ${EDGE.left + SIDE + EDGE.right} ${EDGE.top + SIDE + EDGE.bottom}`;
+  const drawing = svg("svg", { class: "scatter", viewBox: box, role: "img", "aria-label": label });
   drawing.append(...axes(extent, x, y));
   points.forEach((point, i) => drawing.append(svg("circle", {
     class: `point k${components[i] % 8}`, cx: x(point[0]).toFixed(1), cy: y(point[1]).toFixed(1), r: 2.1,
@@ -54,7 +53,7 @@ export function scatter({ points, components, mixture, colours, extent, label, r
 }
 
 function axes(extent, x, y) {
-  const [left, right, top, bottom] = [EDGE.left, SIZE - EDGE.right, EDGE.top, SIZE - EDGE.bottom];
+  const [left, right, top, bottom] = [EDGE.left, EDGE.left + SIDE, EDGE.top, EDGE.top + SIDE];
   const marks = [];
   for (const value of ticks(extent.x)) {
     marks.push(svg("line", { class: "grid", x1: x(value), x2: x(value), y1: top, y2: bottom }));
@@ -81,13 +80,13 @@ function tick(value) {
 }
 
 /** The ellipse at a number of standard deviations: eigenvectors of the covariance are its axes. */
-function ellipse(mean, [[a, b], [, d]], times, x, y, [unitX, unitY], kind) {
+function ellipse(mean, [[a, b], [, d]], times, x, y, unit, kind) {
   const middle = (a + d) / 2;
   const spread = Math.hypot((a - d) / 2, b);
   const angle = -(Math.atan2(2 * b, a - d) / 2) * (180 / Math.PI);
   return svg("ellipse", {
     class: kind, cx: x(mean[0]), cy: y(mean[1]),
-    rx: times * unitX * Math.sqrt(middle + spread), ry: times * unitY * Math.sqrt(Math.max(middle - spread, 0)),
+    rx: times * unit * Math.sqrt(middle + spread), ry: times * unit * Math.sqrt(Math.max(middle - spread, 0)),
     transform: `rotate(${angle} ${x(mean[0])} ${y(mean[1])})`,
   });
 }
