@@ -12,7 +12,7 @@ from service.api.services import Services
 from service.app import create_app
 from service.settings import Settings
 from service.storage import migrations
-from service.worker.device import default_worker_count
+from service.worker.device import slots
 from service.worker.keeper import Keeper
 
 _GRACE_SECONDS = 5
@@ -33,12 +33,17 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: Settings, listener: socket.socket, n_workers: int | None, device: str) -> None:
-    """Serves HTTP on a bound socket until SIGTERM, with worker processes beside it."""
+    """Serves HTTP on a bound socket until SIGTERM, with worker processes beside it.
+
+    Raises:
+        ValueError: The device is not there.
+        OSError: The data folder cannot be used.
+        ServiceError: The database cannot be used.
+    """
     app = create_app(settings)
     services: Services = app.state.services
     migrations.upgrade(services.database)
-    n_workers = default_worker_count() if n_workers is None else n_workers
-    keeper = Keeper(n_workers, _environment(settings), device)
+    keeper = Keeper(slots(device, n_workers), _environment(settings))
     config = uvicorn.Config(app, access_log=False, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
     # A body of points is millions of small lists without cycles: looking through them again and again takes
     # longer than parsing them.

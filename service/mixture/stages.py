@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from service.mixture.components import Components, concatenate
+from service.mixture.journal import Journal, RestartEnd
 from service.mixture.optimizers import Objective, Optimizer
-from service.mixture.restarts import RestartEnd, Watch, run_restarts
+from service.mixture.restarts import Watch, run_restarts
 from service.mixture.statistics import StatisticsPass
 
 # A sample of so many points, and so many for each free parameter, shows which optimum is the best.
@@ -32,12 +34,14 @@ def sample_size(objective: Objective) -> int | None:
 def run_in_stages(
     objective: Objective,
     optimizer: Optimizer,
-    starts: Components,
+    starts: Callable[[], Components],
     generators: list[torch.Generator],
     *,
     tolerance: float,
     max_steps: int,
     watch: Watch,
+    journal: Journal,
+    name: str,
 ) -> list[RestartEnd]:
     """The ends of all restarts: of the finalists on all points, of the others where the sample left them.
 
@@ -45,18 +49,30 @@ def run_in_stages(
     more steps and ends with max_steps_reached.
     """
     size = sample_size(objective)
-    n_restarts = starts.means.shape[0]
+    n_restarts = len(generators)
 
-    def run(on: Objective, start: Components, within: float, watched: Watch) -> list[RestartEnd]:
+    def run(
+        part: str, on: Objective, start: Callable[[], Components], within: float, watched: Watch
+    ) -> list[RestartEnd]:
         return run_restarts(
-            on, optimizer, start, generators, tolerance=within, max_steps=max_steps, watch=watched
+            on,
+            optimizer,
+            start,
+            generators,
+            tolerance=within,
+            max_steps=max_steps,
+            watch=watched,
+            journal=journal,
+            name=f"{name}/{part}",
         )
 
     if size is None or n_restarts == 1 or tolerance == 0.0 or optimizer.passes_per_step != 1.0:
-        return run(objective, starts, tolerance, watch)
+        return run("all", objective, starts, tolerance, watch)
     sampled = _sampled(objective, size, generators[0])
     loose = max(tolerance, SAMPLE_TOLERANCE)
-    rehearsed = run(sampled, starts, loose, lambda step, _done, best, now: watch(step, 0, best, now))
+    rehearsed = run(
+        "sample", sampled, starts, loose, lambda step, _done, best, now: watch(step, 0, best, now)
+    )
     share = size / objective.statistics.data.n_samples
     groups = _groups(sampled, rehearsed, loose)
     chosen = groups[:FINALISTS]
@@ -65,8 +81,9 @@ def run_in_stages(
     if chosen:
         finalists = concatenate([rehearsed[group[0]].components for group in chosen])
         finals = run(
+            "finals",
             objective,
-            finalists,
+            lambda: finalists,
             tolerance,
             lambda step, done, best, now: watch(step, waiting + done, best, now),
         )

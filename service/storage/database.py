@@ -1,8 +1,8 @@
 """One database, embedded or a server: connections, transactions, and what their failures mean to a client."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from service.errors import ServiceError, Unavailable
 BUSY_TIMEOUT_SECONDS = 5.0
 _POOL_SIZE = 40
 _LOCK_TIMEOUT_MS = 5_000
+_UNDO = "undo"
 
 
 def sqlite_journal_mode(version: tuple[int, ...]) -> str:
@@ -94,16 +95,29 @@ class Database:
             Unavailable: The database does not answer, or stays locked.
             ServiceError: There is no room left on its disk (STORAGE_FULL).
         """
-        with (
-            _client_readable_errors(),
-            Session(self._writing_engine, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
+        undo: list[Callable[[], None]] = []
+        try:
+            with (
+                _client_readable_errors(),
+                Session(self._writing_engine, expire_on_commit=False, info={_UNDO: undo}) as session,
+                session.begin(),
+            ):
+                yield session
+        except BaseException:
+            for act in reversed(undo):
+                with suppress(ServiceError):  # the first error is the one to tell of
+                    act()
+            raise
+
+    def when_undone(self, session: Session, act: Callable[[], None]) -> None:
+        """Has something outside the database taken back when this writing session fails, after its end."""
+        session.info[_UNDO].append(act)
 
     def lock(self, session: Session, name: str) -> None:
         """Waits until no other transaction holds the same name; held until the end of this one."""
-        if not self.is_sqlite:  # BEGIN IMMEDIATE has it already
+        if self.is_sqlite:
+            session.connection()  # a session begins with its first statement: BEGIN IMMEDIATE is the lock
+        else:
             session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from service.storage.identifiers import new_id
 
 @dataclass
 class FeatureMoments:
-    """Running statistics per feature, merged chunk by chunk.
+    """Running statistics per feature, each (D,), merged chunk by chunk.
+
+    The spread is kept as a root, since squares leave the range of doubles long before the numbers do.
 
     References:
         Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance.
@@ -28,37 +30,45 @@ class FeatureMoments:
 
     n_samples: int
     mean: NDArray[np.float64]
-    squares: NDArray[np.float64]
+    deviation: NDArray[np.float64]
     minimum: NDArray[np.float64]
     maximum: NDArray[np.float64]
 
     @classmethod
     def of(cls, rows: NDArray[np.float64]) -> "FeatureMoments":
-        """Returns the moments of rows (n, D)."""
-        # Numbers near the largest double overflow here; they come out as infinity, which JSON spells.
+        """Returns the moments of rows (n, D), n at least 1."""
+        minimum, maximum = rows.min(axis=0), rows.max(axis=0)
+        # A spread beyond the largest double comes out as infinity, which JSON spells.
         with np.errstate(over="ignore", invalid="ignore"):
             mean = rows.mean(axis=0)
-            squares = np.square(rows - mean).sum(axis=0)
-        return cls(len(rows), mean, squares, rows.min(axis=0), rows.max(axis=0))
+            if not np.isfinite(mean).all():  # the sum overflows before the mean does
+                mean = (rows / len(rows)).sum(axis=0)
+            mean = np.clip(mean, minimum, maximum)
+            reach = np.maximum(maximum - mean, mean - minimum)
+            scaled = rows - mean
+            scaled /= np.where(reach > 0, reach, 1.0)
+            deviation = reach * np.sqrt(np.square(scaled, out=scaled).mean(axis=0))
+        return cls(len(rows), mean, np.where(np.isinf(reach), np.inf, deviation), minimum, maximum)
 
     def merged(self, other: "FeatureMoments") -> "FeatureMoments":
         """Returns the moments of both sets of points together."""
         total = self.n_samples + other.n_samples
+        ours, theirs = self.n_samples / total, other.n_samples / total
+        minimum, maximum = np.minimum(self.minimum, other.minimum), np.maximum(self.maximum, other.maximum)
         with np.errstate(over="ignore", invalid="ignore"):
             delta = other.mean - self.mean
-            return FeatureMoments(
-                total,
-                self.mean + delta * (other.n_samples / total),
-                self.squares + other.squares + np.square(delta) * (self.n_samples * other.n_samples / total),
-                np.minimum(self.minimum, other.minimum),
-                np.maximum(self.maximum, other.maximum),
+            mean = np.where(
+                np.isfinite(delta), self.mean + delta * theirs, self.mean * ours + other.mean * theirs
             )
+            within = np.hypot(self.deviation * np.sqrt(ours), other.deviation * np.sqrt(theirs))
+            deviation = np.hypot(within, delta * np.sqrt(ours * theirs))
+        return FeatureMoments(total, np.clip(mean, minimum, maximum), deviation, minimum, maximum)
 
     def summary(self) -> dict[str, list[float]]:
         """Returns lists of length D by name; the standard deviation divides by N."""
         return {
             "mean": self.mean.tolist(),
-            "standard_deviation": np.sqrt(self.squares / self.n_samples).tolist(),
+            "standard_deviation": self.deviation.tolist(),
             "minimum": self.minimum.tolist(),
             "maximum": self.maximum.tolist(),
         }
@@ -71,17 +81,20 @@ class Draft:
     path: Path
     writer: ColumnFileWriter
     n_columns: int
+    dtype: str
     n_rows: int = 0
     moments: FeatureMoments | None = None
     _hash: Any = field(default_factory=hashlib.sha256)
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Adds rows (n, C), float64 or int64."""
-        rows = np.ascontiguousarray(rows)
+        """Adds rows (n, C) of the draft's type."""
+        if len(rows) == 0:
+            return
+        rows = np.ascontiguousarray(rows, dtype=self.dtype)
         self.writer.append(rows)
         self._hash.update(rows.astype(rows.dtype.newbyteorder("<"), copy=False))
         self.n_rows += len(rows)
-        if rows.dtype == np.float64:
+        if self.dtype == "float64":
             moments = FeatureMoments.of(rows)
             self.moments = moments if self.moments is None else self.moments.merged(moments)
 
@@ -92,9 +105,9 @@ class Draft:
 
     @property
     def sha256(self) -> str:
-        """Content hash: the rows, then their shape; the same however they were chunked."""
+        """Content hash: the rows, then their shape and type; the same however they were chunked."""
         whole = self._hash.copy()
-        whole.update(f"{self.n_rows}x{self.n_columns}".encode())
+        whole.update(f"{self.n_rows}x{self.n_columns} {self.dtype}".encode())
         return str(whole.hexdigest())
 
 
@@ -126,7 +139,7 @@ class DatasetStore:
         writer: ColumnFileWriter | None = None
         try:
             writer = ColumnFileWriter(path, n_columns, dtype)
-            yield Draft(path, writer, n_columns)
+            yield Draft(path, writer, n_columns, dtype)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -141,7 +154,9 @@ class DatasetStore:
     def publish(self, draft: Draft) -> None:
         """Puts a finished draft in its place; under a lock on its hash, in the referring transaction."""
         target = self.path(draft.sha256)
-        target.parent.mkdir(exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(exist_ok=True)
+            _flush_to_disk(self._files)
         draft.path.replace(target)
         _flush_to_disk(target.parent)
 
@@ -153,8 +168,9 @@ class DatasetStore:
         """Removes drafts that a killed process left behind."""
         limit = time.time() - older_than_seconds
         for path in self._drafts.iterdir():
-            if path.stat().st_mtime < limit:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # published or given up meanwhile
+                if path.stat().st_mtime < limit:
+                    path.unlink()
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -48,8 +48,13 @@ def add(database: Database, store: DatasetStore, session: Session, new: NewDatas
 
 
 def publish(database: Database, store: DatasetStore, session: Session, draft: Draft) -> None:
-    """Puts a draft in its place; the lock keeps a delete of the same content from passing between."""
-    database.lock(session, draft.sha256)
+    """Puts a draft in its place; the lock keeps a delete of the same content from passing between.
+
+    A file that the session's end leaves without a row is removed again.
+    """
+    sha256 = draft.sha256
+    database.lock(session, sha256)
+    database.when_undone(session, lambda: remove_unused(database, store, sha256))
     store.publish(draft)
 
 

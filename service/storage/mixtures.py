@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.storage.identifiers import new_id
 from service.storage.rows import find, newest_first
 from service.storage.tables import MixtureRow
 
@@ -18,6 +19,7 @@ def add(
     session: Session,
     parameters: Parameters,
     *,
+    mixture_id: str | None = None,
     name: str | None = None,
     columns: list[str] | None = None,
     fit_id: str | None = None,
@@ -27,7 +29,12 @@ def add(
         key: np.asarray(parameters[key], dtype=np.float64) for key in ("weights", "means", "covariances")
     }
     row = MixtureRow(
-        covariance_type=parameters["covariance_type"], name=name, columns=columns, fit_id=fit_id, **arrays
+        id=mixture_id or new_id("mix"),
+        covariance_type=parameters["covariance_type"],
+        name=name,
+        columns=columns,
+        fit_id=fit_id,
+        **arrays,
     )
     session.add(row)
     session.flush()

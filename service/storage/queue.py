@@ -16,7 +16,7 @@ from service.storage.columns import now_plus
 from service.storage.database import Database
 from service.storage.identifiers import new_id
 from service.storage.mixtures import Parameters
-from service.storage.tables import DatasetRow, FitRow, MixtureRow
+from service.storage.tables import LIVE_SQL, DatasetRow, FitRow
 
 _ABANDONED = and_(FitRow.status == "running", FitRow.lease_expires_at < now_plus())
 
@@ -63,7 +63,8 @@ def claim(
         _settle_abandoned(session, max_attempts)
         chosen = (
             select(FitRow.id)
-            .where(or_(FitRow.status == "queued", _ABANDONED), FitRow.device.in_(devices))
+            # In the words of the partial index: SQLite takes it for nothing else.
+            .where(LIVE_SQL, or_(FitRow.status == "queued", _ABANDONED), FitRow.device.in_(devices))
             .order_by(FitRow.priority.desc(), FitRow.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -154,48 +155,78 @@ def standing(database: Database, held: Claim) -> Standing:
     )
 
 
-def succeed(database: Database, held: Claim, result: dict[str, Any], parameters: Parameters) -> bool:
-    """Writes the mixture and the result in one transaction; False when the fit was another's by then."""
+def succeed(
+    database: Database,
+    held: Claim,
+    result: dict[str, Any],
+    parameters: Parameters,
+    progress: dict[str, Any] | None = None,
+) -> bool:
+    """Writes the mixture and the result in one transaction; False when the fit was another's by then.
+
+    Here and below, `progress` is the last that the fit made, kept with how it ended.
+    """
     with database.write() as session:
         mixture_id = new_id("mix")
-        if (
-            fits.end(session, and_(*_held(held)), "succeeded", result={"mixture_id": mixture_id} | result)
-            is None
-        ):
+        written = {"mixture_id": mixture_id} | result
+        if not _end(session, held, "succeeded", progress, result=written):
             return False
-        row: MixtureRow = mixtures.add(session, parameters, columns=held.columns, fit_id=held.fit_id)
-        row.id = mixture_id
+        mixtures.add(session, parameters, mixture_id=mixture_id, columns=held.columns, fit_id=held.fit_id)
         return True
 
 
-def fail(database: Database, held: Claim, code: str, message: str) -> bool:
+def fail(
+    database: Database, held: Claim, code: str, message: str, progress: dict[str, Any] | None = None
+) -> bool:
     """Ends the fit as failed; False when it was another's by then."""
     with database.write() as session:
-        error = {"code": code, "message": message}
-        return fits.end(session, and_(*_held(held)), "failed", error=error) is not None
+        return _end(session, held, "failed", progress, error={"code": code, "message": message})
 
 
-def cancelled(database: Database, held: Claim) -> bool:
+def cancelled(database: Database, held: Claim, progress: dict[str, Any] | None = None) -> bool:
     """Ends the fit as cancelled; False when it was another's by then."""
     with database.write() as session:
-        return fits.end(session, and_(*_held(held)), "cancelled") is not None
+        return _end(session, held, "cancelled", progress)
 
 
 def release(database: Database, held: Claim) -> bool:
-    """Puts the fit back into the queue for any worker; False when it was another's by then."""
+    """Puts the fit back into the queue for any worker; False when it was another's by then.
+
+    A fit that was to be cancelled is.
+    """
     with database.write() as session:
+        row = _locked(session, held)
+        if row is None:
+            return False
+        if row.cancel_requested_at is not None:
+            return _end(session, held, "cancelled", None)
         return _requeue(session, held, n_workers_lost=0)
 
 
 def lose(database: Database, held: Claim, max_attempts: int) -> bool:
-    """Says that the fit's process died: back into the queue, or failed when that was the last attempt."""
+    """Says that the fit's process died: back into the queue, or failed when that was the last attempt.
+
+    A fit that was to be cancelled is.
+    """
     with database.write() as session:
-        row = session.scalar(select(FitRow).where(*_held(held)).with_for_update())
+        row = _locked(session, held)
         if row is None:
             return False
+        if row.cancel_requested_at is not None:
+            return _end(session, held, "cancelled", None)
         if row.n_workers_lost + 1 < max_attempts:
             return _requeue(session, held, n_workers_lost=1)
         return _end_as_lost(session, row, max_attempts)
+
+
+def _locked(session: Session, held: Claim) -> FitRow | None:
+    return session.scalar(select(FitRow).where(*_held(held)).with_for_update())
+
+
+def _end(session: Session, held: Claim, status: str, progress: dict[str, Any] | None, **columns: Any) -> bool:
+    if progress is not None:
+        columns["progress"] = progress
+    return fits.end(session, and_(*_held(held)), status, **columns) is not None
 
 
 def _requeue(session: Session, held: Claim, *, n_workers_lost: int) -> bool:

@@ -23,7 +23,7 @@ from service.storage.identifiers import new_id
 
 ID_LENGTH = 32
 LIVE = ("queued", "running")
-_LIVE_SQL = text("status IN ('queued', 'running')")
+LIVE_SQL = text("status IN ('queued', 'running')")
 
 
 def _id(prefix: str) -> Mapped[str]:
@@ -87,8 +87,8 @@ class FitRow(Table):
             "ix_fits_live",
             text("priority DESC"),
             "id",
-            sqlite_where=_LIVE_SQL,
-            postgresql_where=_LIVE_SQL,
+            sqlite_where=LIVE_SQL,
+            postgresql_where=LIVE_SQL,
         ),
         Index("ix_fits_status_id", "status", "id"),
         Index("ix_fits_dataset_id_id", "dataset_id", "id"),

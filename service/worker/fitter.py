@@ -43,7 +43,7 @@ class _Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self.starts: queue.SimpleQueue[Start] = queue.SimpleQueue()
-        self.stop_outcome: str | None = None
+        self.told_to_stop = False
         self._connection = connection
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
@@ -54,9 +54,9 @@ class _Inbox:
             except (EOFError, OSError):
                 os._exit(1)  # the supervisor is gone: nobody could use what is being computed
             if isinstance(message, Stop):
-                self.stop_outcome = message.outcome
+                self.told_to_stop = True
             else:
-                self.stop_outcome = None
+                self.told_to_stop = False
                 self.starts.put(message)
 
 
@@ -69,7 +69,7 @@ def _fit(start: Start, store: DatasetStore, device_name: str, connection: Connec
         if now - last_told >= _PROGRESS_SECONDS:
             last_told = now
             connection.send(Progressed(_as_contract(progress, now - begun)))
-        return inbox.stop_outcome
+        return fitting.STOPPED if inbox.told_to_stop else None
 
     try:
         return fitting.run(start.claim, store, device_name, watch)

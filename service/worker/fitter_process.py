@@ -56,13 +56,13 @@ class FitterProcess:
         """
         self._send(message)
 
-    def stop(self, outcome: str) -> None:
+    def stop(self) -> None:
         """Asks it to end its fit at the next step.
 
         Raises:
             FitterDied: It is no more.
         """
-        self._send(Stop(outcome))
+        self._send(Stop())
 
     def listen(self, timeout_seconds: float) -> Progressed | Ended | None:
         """Returns its next word, or None when it says nothing in time.

@@ -13,7 +13,8 @@ from service.storage.queue import Claim
 from service.worker.messages import Ended, Failed, Stopped, Succeeded
 
 Watch = Callable[[Progress], str | None]
-_STOPPED = ("cancelled", "timed_out")
+STOPPED = "cancelled"
+"""What a watch answers to stop a fit, whatever for."""
 
 
 def run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
@@ -23,7 +24,7 @@ def run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
         claim: The fit.
         store: Where its points are.
         device: Where to compute, by torch's name.
-        watch: Called at each step; returns an outcome to stop with, or None to go on.
+        watch: Called at each step; returns `STOPPED` to stop, or None to go on.
     """
     points = store.open(claim.dataset_sha256).columns()
     weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
@@ -39,8 +40,8 @@ def run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
         return Failed("INVALID_FIT", str(error))
     except (MemoryError, torch.OutOfMemoryError) as error:
         return Failed("OUT_OF_MEMORY", f"The fit needed more memory than {device} has: {error}")
-    if report.outcome in _STOPPED:
-        return Stopped(report.outcome)
+    if report.outcome == STOPPED:
+        return Stopped()
     if report.mixture is None:
         return Failed("FIT_COLLAPSED", report.message)
     return Succeeded(_result(claim, store, points, report, report.mixture), parameters_of(report.mixture))

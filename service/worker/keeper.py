@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -22,22 +22,14 @@ class Keeper:
     server that was killed.
     """
 
-    def __init__(self, n_workers: int, environment: Mapping[str, str], device: str = "auto") -> None:
-        self._command = [
-            sys.executable,
-            "-m",
-            "service.cli",
-            "worker",
-            "--device",
-            device,
-            "--until-stdin-closes",
-        ]
+    def __init__(self, devices: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._devices = list(devices)
         self._environment = dict(environment)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._processes: list[subprocess.Popen[bytes] | None] = [None] * n_workers
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * len(devices)
         self._threads = [
-            threading.Thread(target=self._keep, args=(slot,), daemon=True) for slot in range(n_workers)
+            threading.Thread(target=self._keep, args=(slot,), daemon=True) for slot in range(len(devices))
         ]
 
     def start(self) -> None:
@@ -70,7 +62,10 @@ class Keeper:
                     return
                 # A session of its own: Ctrl-C in a terminal is for the server, which then ends its workers.
                 process = subprocess.Popen(  # noqa: S603 - our own command
-                    self._command, stdin=subprocess.PIPE, env=self._environment, start_new_session=True
+                    _command(self._devices[slot]),
+                    stdin=subprocess.PIPE,
+                    env=self._environment,
+                    start_new_session=True,
                 )
                 self._processes[slot] = process
             begun = time.monotonic()
@@ -84,3 +79,7 @@ class Keeper:
             )
             self._stopping.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _command(device: str) -> list[str]:
+    return [sys.executable, "-m", "service.cli", "worker", "--device", device, "--until-stdin-closes"]

@@ -31,9 +31,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """End the fit at the next step, with this outcome."""
-
-    outcome: str
+    """End the fit at the next step."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The fit ended because it was told to."""
-
-    outcome: str
+    """The fit ended because it was told to; its supervisor knows why."""
 
 
 Ended = Succeeded | Failed | Stopped

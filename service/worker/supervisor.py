@@ -127,7 +127,7 @@ class Supervisor:
             self._enforce(work, standing)
             if time.monotonic() >= work.kill_at:
                 self._replace_fitter()
-                return Stopped(work.stop_outcome or "cancelled")
+                return Stopped()
 
     def _standing(self, work: _Work) -> Standing:
         """Writes a heartbeat when one is due, else looks whether something changed."""
@@ -158,7 +158,7 @@ class Supervisor:
         elif self._stopping.is_set():
             work.stop_outcome = "released"
         if work.stop_outcome is not None:
-            self._fitter.stop(work.stop_outcome)
+            self._fitter.stop()
             work.kill_at = time.monotonic() + _GRACE_SECONDS
 
     def _settle(self, work: _Work, ended: Ended) -> None:
@@ -168,9 +168,9 @@ class Supervisor:
             mine = queue.succeed(self._database, claim, ended.result, ended.parameters)
         elif isinstance(ended, Failed):
             mine = queue.fail(self._database, claim, ended.code, ended.message)
-        elif ended.outcome == "cancelled":
+        elif work.stop_outcome == "cancelled":
             mine = queue.cancelled(self._database, claim)
-        elif ended.outcome == "timed_out":
+        elif work.stop_outcome == "timed_out":
             message = f"The fit did not end within its timeout_seconds of {claim.timeout_seconds:g}."
             mine = queue.fail(self._database, claim, "TIMED_OUT", message)
         else:
