@@ -102,7 +102,7 @@ def test_deleted_points_are_gone_and_shared_ones_stay(http: httpx.Client) -> Non
     ("body", "pointer"),
     [
         ({"points": []}, "/points"),
-        ({"points": [[]]}, "/points"),
+        ({"points": [[]]}, "/points/0"),
         ({"points": [[1], [2, 3]]}, "/points"),
         ({"points": [[1]], "gold": GOLD}, ""),
         ({"name": "x"}, ""),
