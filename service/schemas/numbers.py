@@ -12,14 +12,12 @@ Count = Annotated[int, Strict(), Field(ge=1, le=2**53 - 1)]
 Seed = Annotated[int, Strict(), Field(ge=0, le=2**53 - 1)]
 
 # One error per row is enough: a body of ten megabytes of nonsense must not become a million messages.
-Row = Annotated[list[Number], Field(fail_fast=True)]
+Row = Annotated[list[Number], Field(min_length=1, fail_fast=True)]
 Rows = Annotated[list[Row], Field(fail_fast=True)]
 
 
 def _rectangular(rows: list[list[float]]) -> list[list[float]]:
     n_features = len(rows[0])
-    if n_features < 1:
-        raise ValueError("points need at least one feature each")
     for index, row in enumerate(rows):
         if len(row) != n_features:
             raise ValueError(f"point {index} has {len(row)} features where point 0 has {n_features}")

@@ -19,7 +19,7 @@ class Changes(Protocol):
     def wait(self, timeout_seconds: float) -> bool:
         """Returns True soon after a commit, False when none was seen in time.
 
-        It may say True without a change, and after a lost connection it does.
+        It may say True without a change, and at first and after a lost connection it does.
         """
 
     def close(self) -> None:
@@ -38,14 +38,17 @@ class _SqliteChanges:
 
     def __init__(self, path: str) -> None:
         self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False)
-        self._version = self._read_version()
+        self._version: int | None = None
 
     def _read_version(self) -> int | None:
-        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        try:
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.OperationalError:  # locked for longer than the timeout: who locks it may change it
+            return None
 
     def wait(self, timeout_seconds: float) -> bool:
         deadline = time.monotonic() + timeout_seconds
-        while (version := self._read_version()) == self._version:
+        while (version := self._read_version()) is not None and version == self._version:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return False

@@ -1,6 +1,7 @@
 """One database, embedded or a server: connections, transactions, and what their failures mean to a client."""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,9 @@ class Database:
         )
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = self._sqlite_engine() if self.is_sqlite else self._postgresql_engine(lease_seconds)
+        # SQLite has those who wait for its lock ask again and again, so that some wait for seconds among
+        # many; the threads of this process take turns.
+        self._turn = threading.Lock() if self.is_sqlite else None
         # A transaction that means to write says so at its start: on SQLite a read lock that is raised later
         # can only fail, without the busy timeout being waited for.
         self._writing_engine = self._engine.execution_options(mixserve_begin="BEGIN IMMEDIATE")
@@ -99,6 +103,7 @@ class Database:
         try:
             with (
                 _client_readable_errors(),
+                self._one_at_a_time(),
                 Session(self._writing_engine, expire_on_commit=False, info={_UNDO: undo}) as session,
                 session.begin(),
             ):
@@ -108,6 +113,18 @@ class Database:
                 with suppress(ServiceError):  # the first error is the one to tell of
                     act()
             raise
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_TIMEOUT_SECONDS):
+            raise Unavailable("DATABASE_UNAVAILABLE", "The database is busy; try again shortly.")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def when_undone(self, session: Session, act: Callable[[], None]) -> None:
         """Has something outside the database taken back when this writing session fails, after its end."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import and_, delete, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -36,10 +36,13 @@ def begin(
     """
     with database.write() as session:
         old = IdempotencyKeyRow.created_at < now_plus(-kept_seconds)
-        dead = (IdempotencyKeyRow.created_at < now_plus(-SERVING_SECONDS)) & IdempotencyKeyRow.status.is_(
-            None
+        # Only this key's: of all the keys of a day, those without an answer could not be found quickly.
+        dead = and_(
+            IdempotencyKeyRow.key == key,
+            IdempotencyKeyRow.created_at < now_plus(-SERVING_SECONDS),
+            IdempotencyKeyRow.status.is_(None),
         )
-        session.execute(delete(IdempotencyKeyRow).where(old | dead))
+        session.execute(delete(IdempotencyKeyRow).where(or_(old, dead)))
         insert = sqlite.insert if database.is_sqlite else postgresql.insert
         made = session.execute(
             insert(IdempotencyKeyRow)
@@ -49,19 +52,25 @@ def begin(
         ).scalar()
         if made is not None:
             return None
-        row = session.get_one(IdempotencyKeyRow, key)
+        row = session.get(IdempotencyKeyRow, key)
+        if row is None:  # its first call gave it up between the two statements
+            raise _in_use()
         if row.request_sha256 != request_sha256:
             raise Unprocessable(
                 "This Idempotency-Key was used for another request; use a fresh key for a new one.",
                 code="IDEMPOTENCY_KEY_REUSED",
             )
         if row.status is None:
-            raise Conflict(
-                "IDEMPOTENCY_KEY_IN_USE",
-                "The first call with this Idempotency-Key is still being served; repeat it shortly.",
-                headers={"Retry-After": "1"},
-            )
+            raise _in_use()
         return StoredAnswer(row.status, row.headers or {}, row.body or b"")
+
+
+def _in_use() -> Conflict:
+    return Conflict(
+        "IDEMPOTENCY_KEY_IN_USE",
+        "The first call with this Idempotency-Key is still being served; repeat it shortly.",
+        headers={"Retry-After": "1"},
+    )
 
 
 def complete(session: Session, key: str, holder: str, answer: StoredAnswer) -> None:

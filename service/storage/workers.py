@@ -52,12 +52,12 @@ def register(database: Database, device: Device) -> str:
         return row.id
 
 
-def heartbeat(database: Database, worker_id: str) -> None:
-    """Says that a worker is alive."""
+def heartbeat(database: Database, worker_id: str) -> bool:
+    """Says that a worker is alive; False when it has been forgotten and must register anew."""
+    statement = update(WorkerRow).where(WorkerRow.id == worker_id).values(last_heartbeat_at=now_plus())
     with database.write() as session:
-        session.execute(
-            update(WorkerRow).where(WorkerRow.id == worker_id).values(last_heartbeat_at=now_plus())
-        )
+        known = session.scalar(statement.returning(WorkerRow.id).execution_options(synchronize_session=False))
+        return known is not None
 
 
 def unregister(database: Database, worker_id: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from service.mixture import Progress
 from service.storage.dataset_store import DatasetStore
 from service.worker import device, fitting
-from service.worker.messages import Ended, Failed, Progressed, Ready, Refused, Start, Stop
+from service.worker.messages import Checkpointed, Ended, Failed, Progressed, Ready, Refused, Start, Stop
 
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.25
@@ -62,17 +62,26 @@ class _Inbox:
 
 def _fit(start: Start, store: DatasetStore, device_name: str, connection: Connection, inbox: _Inbox) -> Ended:
     begun = last_told = time.monotonic()
+    last: Progress | None = None
+
+    def tell(progress: Progress) -> None:
+        connection.send(Progressed(_as_contract(progress, time.monotonic() - begun)))
 
     def watch(progress: Progress) -> str | None:
-        nonlocal last_told
-        now = time.monotonic()
+        nonlocal last, last_told
+        last, now = progress, time.monotonic()
         if now - last_told >= _PROGRESS_SECONDS:
             last_told = now
-            connection.send(Progressed(_as_contract(progress, now - begun)))
+            tell(progress)
         return fitting.STOPPED if inbox.told_to_stop else None
 
     try:
-        return fitting.run(start.claim, store, device_name, watch)
+        ended = fitting.run(
+            start, store, device_name, watch, lambda state: connection.send(Checkpointed(state))
+        )
+        if last is not None:
+            tell(last)
+        return ended
     except RuntimeError as error:
         if "CUDA" in str(error):
             raise  # the device's state is unknown: end the process, and let another try

@@ -5,7 +5,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from service.storage.workers import Device
-from service.worker.messages import Ended, Progressed, Ready, Refused, Start, Stop
+from service.worker.messages import Checkpointed, Ended, Progressed, Ready, Refused, Start, Stop
 
 # Forking a process that has threads and CUDA is not safe.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -64,7 +64,7 @@ class FitterProcess:
         """
         self._send(Stop())
 
-    def listen(self, timeout_seconds: float) -> Progressed | Ended | None:
+    def listen(self, timeout_seconds: float) -> Progressed | Checkpointed | Ended | None:
         """Returns its next word, or None when it says nothing in time.
 
         Raises:
@@ -88,7 +88,7 @@ class FitterProcess:
         except OSError as error:
             raise FitterDied from error
 
-    def _receive(self) -> "Ready | Refused | Progressed | Ended":
+    def _receive(self) -> "Ready | Refused | Progressed | Checkpointed | Ended":
         try:
             return self._connection.recv()  # type: ignore[no-any-return]
         except (EOFError, OSError) as error:

@@ -24,9 +24,10 @@ class Refused:
 
 @dataclass(frozen=True)
 class Start:
-    """Do this fit."""
+    """Do this fit, from its checkpoint if it has one."""
 
     claim: Claim
+    checkpoint_seconds: float
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ class Progressed:
     """How far the fit has come, as `progress` of the contract."""
 
     progress: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """A state that the fit can go on from, in another process too."""
+
+    state: bytes
 
 
 @dataclass(frozen=True)

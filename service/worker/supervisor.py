@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from service.errors import Unavailable
+from service.errors import ServiceError, Unavailable
 from service.settings import Settings
 from service.storage import changes, queue, workers
 from service.storage.database import Database
 from service.storage.queue import Claim, Standing
 from service.worker.fitter_process import FitterDied, FitterProcess
-from service.worker.messages import Ended, Failed, Progressed, Start, Stopped, Succeeded
+from service.worker.messages import Checkpointed, Ended, Failed, Progressed, Start, Stopped, Succeeded
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -64,25 +64,34 @@ class Supervisor:
         """
         self._fitter = self._new_fitter()
         self._changes = changes.listen(self._database)
-        self._worker_id = self._insist(lambda: workers.register(self._database, self._fitter.device))
+        self._alive_due = 0.0
         try:
-            next_heartbeat = time.monotonic() + self._heartbeat_seconds
+            self._worker_id = self._insist(lambda: workers.register(self._database, self._fitter.device))
             while not self._stopping.is_set():
                 claim = self._insist(self._claim)
                 if claim is not None:
                     self._do(claim)
                 else:
                     self._changes.wait(min(_IDLE_SECONDS, self._heartbeat_seconds))
-                if time.monotonic() >= next_heartbeat:
-                    self._insist(lambda: workers.heartbeat(self._database, self._worker_id))
-                    next_heartbeat = time.monotonic() + self._heartbeat_seconds
+                self._insist(self._say_alive)
+            workers.unregister(self._database, self._worker_id)
+        except Unavailable as error:
+            # What it held is taken over when the lease runs out.
+            logger.error("ended without its database: %s", error)
         finally:
             self._fitter.kill()
             self._changes.close()
-            self._insist(lambda: workers.unregister(self._database, self._worker_id))
 
     def _new_fitter(self) -> FitterProcess:
         return FitterProcess(self._wanted_device, self._settings.dataset_store_folder)
+
+    def _say_alive(self) -> None:
+        """Writes the worker's own heartbeat when one is due."""
+        if time.monotonic() < self._alive_due:
+            return
+        if not workers.heartbeat(self._database, self._worker_id):
+            self._worker_id = workers.register(self._database, self._fitter.device)
+        self._alive_due = time.monotonic() + self._heartbeat_seconds
 
     def _claim(self) -> Claim | None:
         return queue.claim(
@@ -99,7 +108,7 @@ class Supervisor:
         timeout = claim.timeout_seconds if claim.timeout_seconds is not None else float("inf")
         work = _Work(claim, heartbeat_due=now + self._heartbeat_seconds, deadline=now + timeout)
         try:
-            self._fitter.start(Start(claim))
+            self._fitter.start(Start(claim, self._settings.checkpoint_seconds))
             ended = self._watch_over(work)
         except FitterDied as death:
             logger.error("fit %s lost its process: %s", claim.fit_id, death)
@@ -115,6 +124,8 @@ class Supervisor:
             message = self._fitter.listen(_TICK_SECONDS)
             if isinstance(message, Progressed):
                 work.progress = message.progress
+            elif isinstance(message, Checkpointed):
+                self._keep(work.claim, message.state)
             elif message is not None:
                 return message
             standing = self._standing(work)
@@ -139,13 +150,19 @@ class Supervisor:
                 work.heartbeat_due = now + self._heartbeat_seconds
                 if fresh is not None:
                     work.progress, work.progress_due = None, now + _PROGRESS_SECONDS
-                    self._insist(lambda: workers.heartbeat(self._database, self._worker_id))
+                self._say_alive()
                 return standing
             if self._changes.wait(0):
                 return queue.standing(self._database, work.claim)
         except Unavailable as error:
             logger.warning("the fit %s goes on without its database: %s", work.claim.fit_id, error)
         return Standing(lost=False)
+
+    def _keep(self, claim: Claim, state: bytes) -> None:
+        try:
+            queue.checkpoint(self._database, claim, state)
+        except ServiceError as error:
+            logger.warning("a checkpoint of fit %s could not be kept: %s", claim.fit_id, error)
 
     def _enforce(self, work: _Work, standing: Standing) -> None:
         """Asks the fitter to stop, once, and sets when to stop asking."""
@@ -165,14 +182,14 @@ class Supervisor:
         """Writes how the fit ended; a result that was ready before the wish to stop counts."""
         claim = work.claim
         if isinstance(ended, Succeeded):
-            mine = queue.succeed(self._database, claim, ended.result, ended.parameters)
+            mine = queue.succeed(self._database, claim, ended.result, ended.parameters, work.progress)
         elif isinstance(ended, Failed):
-            mine = queue.fail(self._database, claim, ended.code, ended.message)
+            mine = queue.fail(self._database, claim, ended.code, ended.message, work.progress)
         elif work.stop_outcome == "cancelled":
-            mine = queue.cancelled(self._database, claim)
+            mine = queue.cancelled(self._database, claim, work.progress)
         elif work.stop_outcome == "timed_out":
             message = f"The fit did not end within its timeout_seconds of {claim.timeout_seconds:g}."
-            mine = queue.fail(self._database, claim, "TIMED_OUT", message)
+            mine = queue.fail(self._database, claim, "TIMED_OUT", message, work.progress)
         else:
             mine = queue.release(self._database, claim)
         logger.info("fit %s: %s%s", claim.fit_id, type(ended).__name__.lower(), "" if mine else ", too late")

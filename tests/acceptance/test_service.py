@@ -72,8 +72,10 @@ def test_gold_is_drawn_fitted_and_recovered(http: httpx.Client) -> None:
     fit = response.json()
     assert (fit["status"], fit["attempt"], fit["error"]) == ("succeeded", 1, None)
     assert fit["created_at"] <= fit["started_at"] <= fit["finished_at"]
-    assert fit["progress"]["log_likelihood"] == pytest.approx(fit["result"]["log_likelihood"], rel=1e-6)
     result = fit["result"]
+    assert fit["progress"]["restarts_done"] <= fit["progress"]["n_init"] == 8
+    # Told before the last step, from which the result comes.
+    assert fit["progress"]["log_likelihood"] == pytest.approx(result["log_likelihood"], abs=0.1)
     assert result["outcome"] == "converged"
     assert result["n_parameters"] == 17
     assert result["recovery"]["adjusted_rand_index"] > 0.97
@@ -253,3 +255,19 @@ def test_a_server_that_cannot_start_says_why(
     assert ended.returncode == 1
     assert saying in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_fit_goes_on_from_its_checkpoint_to_the_same_numbers(tmp_path: Path) -> None:
+    request = ENDLESS | {"max_steps": 40_000, "seed": 5}
+    with serving(tmp_path, lease_seconds=2, checkpoint_seconds=0.2) as server, server.client() as http:
+        whole = http.post("/v1/fits", json=request, headers={"Prefer": "wait=60"}).json()
+        path = http.post("/v1/fits", json=request).headers["location"]
+        until(lambda: (http.get(path).json()["progress"] or {}).get("step", 0) > 5000)
+        os.kill(fitter(server), signal.SIGKILL)
+        until(lambda: http.get(path).json()["attempt"] == 2)
+        steps = until(lambda: (http.get(path).json()["progress"] or {}).get("step"))
+        resumed = http.get(path, headers={"Prefer": "wait=60"}).json()
+    assert steps > 1000
+    assert resumed["attempt"] == 2
+    for name in ("mixture", "log_likelihood", "n_steps", "n_passes", "optima"):
+        assert resumed["result"][name] == whole["result"][name], name

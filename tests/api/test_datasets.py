@@ -23,7 +23,7 @@ def test_posted_points(http: httpx.Client) -> None:
     assert (dataset["n_samples"], dataset["n_features"], dataset["size_bytes"]) == (2, 3, 48)
     assert (dataset["name"], dataset["columns"], dataset["gold"]) == (body["name"], body["columns"], None)
     assert dataset["created_at"].endswith("Z")
-    packed = struct.pack("<6d", *points[0], *points[1]) + b"2x3"
+    packed = struct.pack("<6d", *points[0], *points[1]) + b"2x3 float64"
     assert dataset["sha256"] == hashlib.sha256(packed).hexdigest()
     assert dataset["statistics"]["mean"] == pytest.approx([2.75, 1.75, -1.375])
     assert dataset["statistics"]["standard_deviation"] == pytest.approx([1.25, 3.75, 4.625])
@@ -102,7 +102,7 @@ def test_deleted_points_are_gone_and_shared_ones_stay(http: httpx.Client) -> Non
     ("body", "pointer"),
     [
         ({"points": []}, "/points"),
-        ({"points": [[]]}, "/points"),
+        ({"points": [[]]}, "/points/0"),
         ({"points": [[1], [2, 3]]}, "/points"),
         ({"points": [[1]], "gold": GOLD}, ""),
         ({"name": "x"}, ""),

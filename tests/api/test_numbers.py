@@ -61,6 +61,3 @@ def test_numbers_that_are_not_finite_are_written_as_strings(http: httpx.Client) 
     assert answer["log_density"][0] == "-Infinity"
     assert math.isfinite(answer["log_density"][1])
     assert answer["component_log_density"][0] == ["-Infinity"] * 3
-    # The spread of the largest doubles does not fit into a double.
-    wide = http.post("/v1/datasets", json={"points": [[1.7e308], [-1.7e308]]}).json()
-    assert wide["statistics"]["standard_deviation"] == ["Infinity"]

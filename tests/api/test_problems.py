@@ -63,8 +63,15 @@ def post(http: httpx.Client, path: str, content: bytes, **headers: str) -> httpx
 def test_what_is_not_there(http: httpx.Client, method: str, path: str, status: int) -> None:
     response = http.request(method, path)
     assert_problem(response, status)
-    if status == 405:
-        assert response.headers["allow"]
+
+
+def test_a_wrong_method_is_told_the_right_ones(http: httpx.Client) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    for template, operations in paths.items():
+        path = template.format(dataset_id="x", fit_id="x", mixture_id="x")
+        response = http.request("PATCH", path)
+        assert_problem(response, 405, "METHOD_NOT_ALLOWED")
+        assert response.headers["allow"].split(", ") == sorted(method.upper() for method in operations)
 
 
 @pytest.mark.parametrize("path", ["/v1/datasets", "/v1/fits", "/v1/mixtures"])

@@ -14,6 +14,15 @@ from service.storage.queue import Claim
 from service.storage.tables import FitRow
 
 MANY = 1_000_000
+NOWHERE = "0" * 26
+
+# A mixture as a fitter hands it over.
+PARAMETERS = {
+    "weights": np.array([0.25, 0.75]),
+    "means": np.array([[0.0, -0.0], [1.0, 2.0]]),
+    "covariances": np.array([[[1.0, 0.5], [0.5, 1.0]]] * 2),
+    "covariance_type": "full",
+}
 
 
 def written(draft: Draft, rows: ArrayLike, dtype: str = "float64") -> Draft:

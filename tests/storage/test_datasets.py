@@ -14,9 +14,8 @@ from service.errors import Conflict, NotFound
 from service.storage import datasets, fits
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
-from service.storage.identifiers import new_id
 from service.storage.tables import DatasetRow, FitRow
-from tests.storage.making import add_dataset, claimed, queue_fit, stored_request, written
+from tests.storage.making import NOWHERE, add_dataset, claimed, queue_fit, stored_request, written
 
 GOLD = {"weights": [1.0], "means": [[0.0]], "standard_deviations": [[1.0]], "covariance_type": "full"}
 
@@ -78,7 +77,7 @@ def test_a_deleted_dataset_takes_all_its_files_along(
         _of(database, dataset_id)
 
 
-@pytest.mark.parametrize("identifier", ["", "dat_nothing", "dat_\0", new_id("dat"), "x" * 1000])
+@pytest.mark.parametrize("identifier", ["", "dat_nothing", "dat_\0", "dat_" + NOWHERE, "x" * 1000])
 def test_what_is_not_there_is_not_found(database: Database, store: DatasetStore, identifier: str) -> None:
     with pytest.raises(NotFound) as refused:
         _of(database, identifier)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from sqlalchemy import func, select
 
@@ -12,14 +11,8 @@ from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim, Standing
 from service.storage.tables import FitRow, MixtureRow
-from tests.storage.making import add_dataset, claim, claimed, events_of, fit_row, queue_fit
+from tests.storage.making import PARAMETERS, add_dataset, claim, claimed, events_of, fit_row, queue_fit
 
-PARAMETERS = {
-    "weights": np.array([0.25, 0.75]),
-    "means": np.array([[0.0, -0.0], [1.0, 2.0]]),
-    "covariances": np.array([[[1.0, 0.5], [0.5, 1.0]]] * 2),
-    "covariance_type": "full",
-}
 RESULT = {"outcome": "converged", "bic": float("inf")}
 PROGRESS = {"step": 3, "log_likelihood": -1.5}
 
