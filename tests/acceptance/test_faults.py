@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,24 @@ from tests.api.test_problems import assert_problem
 from tests.conftest import PostgresqlServer
 from tests.serving import GOLD, serving, until
 
+EVENT_STREAM = {"Accept": "text/event-stream"}
+
 
 def test_a_database_that_restarts_costs_nothing_but_patience(
     tmp_path: Path, own_postgresql_server: PostgresqlServer
 ) -> None:
     url = own_postgresql_server.create(migrated=True)
-    with serving(tmp_path, database_url=url, lease_seconds=2) as server, server.client() as http:
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(tmp_path, database_url=url, lease_seconds=2))
+        http = stack.enter_context(server.client())
         request = ENDLESS | {"max_steps": 60_000}
         path = begun(http, max_steps=60_000)
         working = fitter(server)
+        stream = stack.enter_context(http.stream("GET", f"{path}/events", headers=EVENT_STREAM))
+        lines = stream.iter_lines()
+        next(line for line in lines if line.startswith("id: 2"))
         own_postgresql_server.stop()
+        assert [line for line in lines if line][-1].startswith("retry:")
         for method, where, body in [
             ("GET", path, None),
             ("POST", "/v1/fits", SHORT),
@@ -73,11 +82,8 @@ def test_a_full_disk_is_said_and_survived(small_disk: Path) -> None:
         drafts = small_disk / "data" / "datasets" / "drafts"
         assert list(drafts.iterdir()) == []
         ballast = small_disk / "ballast"
-        with ballast.open("wb") as file:
-            with pytest.raises(OSError, match="No space left"):
-                while True:
-                    file.write(b"x" * 65_536)
-                    file.flush()
+        with pytest.raises(OSError, match="No space left"):
+            ballast.write_bytes(bytes(8 * 2**20))
         assert_problem(http.post("/v1/datasets", json={"gold": GOLD}), 507, "STORAGE_FULL")
         assert_problem(http.post("/v1/fits", json={"dataset": {"id": kept["id"]}, "n_components": 3}), 507)
         assert http.get(f"/v1/datasets/{kept['id']}/points").status_code == 200
