@@ -10,10 +10,9 @@ import torch
 from service.mixture import FitOptions, FitReport, GaussianMixture, InvalidFit, Progress, fit, recover
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim
-from service.worker.messages import Ended, Failed, Stopped, Succeeded
+from service.worker.messages import STOP_OUTCOMES, Ended, Failed, StopOutcome, Stopped, Succeeded
 
-Watch = Callable[[Progress], str | None]
-_STOPPED = ("cancelled", "timed_out")
+Watch = Callable[[Progress], StopOutcome | None]
 
 
 def run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
@@ -25,25 +24,37 @@ def run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
         device: Where to compute, by torch's name.
         watch: Called at each step; returns an outcome to stop with, or None to go on.
     """
-    points = store.open(claim.dataset_sha256).columns()
-    weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
     try:
-        report = fit(
-            torch.from_numpy(points),
-            options_of(claim.request),
-            sample_weights=None if weights is None else torch.from_numpy(weights),
-            device="cpu" if claim.request["device"] == "cpu" else device,
-            watch=watch,
-        )
+        return _run(claim, store, device, watch)
     except InvalidFit as error:
         return Failed("INVALID_FIT", str(error))
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         return Failed("OUT_OF_MEMORY", f"The fit needed more memory than {device} has: {error}")
-    if report.outcome in _STOPPED:
-        return Stopped(report.outcome)
+
+
+def _run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
+    points = store.open(claim.dataset_sha256).columns()
+    weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
+    report = fit(
+        torch.from_numpy(points),
+        options_of(claim.request),
+        sample_weights=None if weights is None else torch.from_numpy(weights),
+        device="cpu" if claim.request["device"] == "cpu" else device,
+        watch=watch,
+    )
+    for outcome in STOP_OUTCOMES:
+        if report.outcome == outcome:
+            return Stopped(outcome)
     if report.mixture is None:
         return Failed("FIT_COLLAPSED", report.message)
     return Succeeded(_result(claim, store, points, report, report.mixture), parameters_of(report.mixture))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On a CPU torch says it in words only.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def options_of(request: dict[str, Any]) -> FitOptions:

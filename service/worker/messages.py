@@ -1,11 +1,14 @@
 """What a supervisor and its fitter say to each other."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from service.storage.mixtures import Parameters
 from service.storage.queue import Claim
 from service.storage.workers import Device
+
+StopOutcome = Literal["cancelled", "timed_out", "released"]
+STOP_OUTCOMES: tuple[StopOutcome, ...] = get_args(StopOutcome)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Start:
 class Stop:
     """End the fit at the next step, with this outcome."""
 
-    outcome: str
+    outcome: StopOutcome
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,15 @@ class Failed:
 class Stopped:
     """The fit ended because it was told to."""
 
-    outcome: str
+    outcome: StopOutcome
 
 
 Ended = Succeeded | Failed | Stopped
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The fitter's last word on a fit: how it ended, and how far it had come."""
+
+    ended: Ended
+    progress: dict[str, Any] | None
