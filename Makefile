@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 TORCH_VARIANT ?=
 TORCH_INDEX := $(if $(TORCH_VARIANT),--extra-index-url https://download.pytorch.org/whl/$(TORCH_VARIANT))
 
-.PHONY: help demo serve test check format clean
+.PHONY: help demo serve test check bench format clean
 
 help: ## lists the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -22,13 +22,16 @@ serve: $(VENV)/installed ## starts the service at http://127.0.0.1:8000, data in
 
 test: $(VENV)/installed-dev ## runs every test, with a real PostgreSQL and a real browser
 	$(BIN)/python tests/require_browser.py
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist loadscope
 
 check: $(VENV)/installed-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/installed ## measures what the service adds to a fit
+	$(BIN)/python -m benchmarks.service_latency
 
 format: $(VENV)/installed-dev ## puts the code in shape
 	$(BIN)/ruff format

@@ -6,7 +6,18 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 
-from service.api import creation, datasets, docs, fit_events, fits, health, mixtures, problems, questions
+from service.api import (
+    creation,
+    datasets,
+    docs,
+    fit_events,
+    fits,
+    health,
+    mixtures,
+    pages,
+    problems,
+    questions,
+)
 from service.api.answers import JsonAnswer
 from service.api.fit_watcher import FitWatcher
 from service.api.query import refuse_unknown
@@ -52,9 +63,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_exception_handler(creation.Replayed, creation.replay)
     # Events come before fits, which answer JSON only.
-    for room in (datasets, fit_events, fits, mixtures, questions, health, docs):
+    for room in (datasets, fit_events, fits, mixtures, questions, health, pages):
         app.include_router(room.router)
     docs.install(app)
+    pages.install(app)
     return app
 
 

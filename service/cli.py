@@ -6,6 +6,8 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -13,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
+from service.errors import ServiceError
 from service.settings import Settings
 
 app = typer.Typer(
@@ -46,7 +49,8 @@ def serve(
     from service import server
 
     listener = _listen(host, port)
-    server.serve(settings, listener, workers, device)
+    with _said_plainly():
+        server.serve(settings, listener, workers, device)
 
 
 @app.command()
@@ -65,7 +69,8 @@ def worker(
     from service.worker.fitter_process import DeviceMissing
     from service.worker.supervisor import Supervisor
 
-    database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
+    with _said_plainly():
+        database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
     supervisor = Supervisor(settings, database, device)
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -89,15 +94,12 @@ def migrate(data_dir: DataDir = None) -> None:
     Example: MIXSERVE_DATABASE_URL=postgresql+psycopg://db/mixserve mixserve migrate
     """
     settings = _settings(data_dir)
-    from service.errors import ServiceError
     from service.storage import migrations
     from service.storage.database import Database
 
-    try:
+    with _said_plainly():
         database = Database(settings.resolved_database_url)
         migrations.upgrade(database)
-    except ServiceError as error:
-        _fail(error.detail)
     typer.echo(f"the schema is at {migrations.current_revision(database)}")
 
 
@@ -145,6 +147,19 @@ def _listen(host: str, port: int) -> socket.socket:
 def _stop_when_stdin_closes(supervisor: Any) -> None:
     os.read(sys.stdin.fileno(), 1)
     supervisor.stop()
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """Ends the command with a sentence where a traceback would not help."""
+    try:
+        yield
+    except ServiceError as error:
+        _fail(error.detail)
+    except OSError as error:
+        _fail(f"cannot use {error.filename}: {error.strerror}; choose another --data-dir")
+    except ValueError as error:
+        _fail(str(error))
 
 
 def _start_logging() -> None:

@@ -1,5 +1,6 @@
 """`mixserve serve`: the HTTP server, and the workers beside it."""
 
+import gc
 import os
 import signal
 import socket
@@ -11,10 +12,11 @@ from service.api.services import Services
 from service.app import create_app
 from service.settings import Settings
 from service.storage import migrations
-from service.worker.device import default_worker_count
+from service.worker.device import slots
 from service.worker.keeper import Keeper
 
 _GRACE_SECONDS = 5
+_YOUNG_OBJECTS = 200_000
 
 
 class _Server(uvicorn.Server):
@@ -31,13 +33,22 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: Settings, listener: socket.socket, n_workers: int | None, device: str) -> None:
-    """Serves HTTP on a bound socket until SIGTERM, with worker processes beside it."""
+    """Serves HTTP on a bound socket until SIGTERM, with worker processes beside it.
+
+    Raises:
+        ValueError: The device is not there.
+        OSError: The data folder cannot be used.
+        ServiceError: The database cannot be used.
+    """
     app = create_app(settings)
     services: Services = app.state.services
     migrations.upgrade(services.database)
-    n_workers = default_worker_count() if n_workers is None else n_workers
-    keeper = Keeper(n_workers, _environment(settings), device)
+    keeper = Keeper(slots(device, n_workers), _environment(settings))
     config = uvicorn.Config(app, access_log=False, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
+    # A body of points is millions of small lists without cycles: looking through them again and again takes
+    # longer than parsing them.
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
     host, port = listener.getsockname()[:2]
     typer.echo(f"mixserve listens at http://{f'[{host}]' if ':' in host else host}:{port}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server has its own

@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         30.0, gt=0, description="a worker silent for this long loses its fit to another"
     )
+    checkpoint_seconds: float = Field(
+        10.0, ge=0, description="how much work of a long fit the loss of its worker may cost"
+    )
     max_attempts: int = Field(3, ge=1, description="after so many lost workers a fit fails with WORKER_LOST")
     max_body_bytes: int = Field(2**30, ge=1, description="larger bodies, decompressed, get 413")
     max_dataset_bytes: int = Field(2**33, ge=1, description="larger datasets, as float64, get 422")

@@ -6,6 +6,7 @@ from typing import Any
 
 import mimeparse
 from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 
 from service.errors import ServiceError
@@ -13,10 +14,8 @@ from service.errors import ServiceError
 JSON = "application/json"
 
 
-class JsonAnswer(Response):
+class JsonAnswer(JSONResponse):
     """JSON in which a number that is not finite is written as a string, never as null or a bare NaN."""
-
-    media_type = JSON
 
     def render(self, content: Any) -> bytes:
         """Returns the content as UTF-8."""

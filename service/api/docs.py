@@ -1,27 +1,21 @@
-"""The OpenAPI document, and a page to read it that works with no network."""
+"""The OpenAPI document."""
 
-from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 
 from service.schemas.dataset import DatasetCreation
 from service.schemas.fit import FitRequest
 from service.schemas.mixture import MixtureCreation, PointsBody, SamplesRequest
+from service.schemas.service import Problem
 
-WEB = Path(__file__).parents[1] / "web"
 _BODIES = (DatasetCreation, FitRequest, MixtureCreation, PointsBody, SamplesRequest)
-
-router = APIRouter(include_in_schema=False)
 
 
 def install(app: FastAPI) -> None:
-    """Serves the page's files, and the document with the bodies that endpoints read by themselves."""
-    app.mount("/static", StaticFiles(directory=WEB), name="static")
+    """Serves the document with the bodies that endpoints read by themselves."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -29,18 +23,6 @@ def install(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-@router.get("/docs")
-async def docs() -> Response:
-    """Returns the documentation page."""
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title="mixserve",
-        swagger_js_url="/static/vendor/swagger-ui/swagger-ui-bundle.js",
-        swagger_css_url="/static/vendor/swagger-ui/swagger-ui.css",
-        swagger_favicon_url="/static/icon.svg",
-    )
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
@@ -52,7 +34,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
     )
     _, bodies = models_json_schema(
-        [(body, "validation") for body in _BODIES], ref_template="#/components/schemas/{model}"
+        [*((body, "validation") for body in _BODIES), (Problem, "serialization")],
+        ref_template="#/components/schemas/{model}",
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= bodies["$defs"]

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails, to_json
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.api.request_ids import request_id_of
 from service.errors import FieldError, ServiceError, Unprocessable
@@ -15,10 +16,12 @@ from service.mixture import InvalidMixture
 from service.schemas.service import Problem
 
 MEDIA_TYPE = "application/problem+json"
+_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "What was wrong with the request", "content": {MEDIA_TYPE: {}}, "model": Problem},
-    "5XX": {"description": "What the service could not do", "content": {MEDIA_TYPE: {}}, "model": Problem},
+    "4XX": {"description": "What was wrong with the request", "content": _CONTENT},
+    "5XX": {"description": "What the service could not do", "content": _CONTENT},
 }
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _MOST_ERRORS = 20
 _LONGEST_POINTER = 200
 # Parts of pydantic's locations that name the variant of a union, not a key of the body.
@@ -84,7 +87,7 @@ def _service_error(request: Request, error: Exception) -> Response:
 def _invalid_mixture(request: Request, error: Exception) -> Response:
     place = FieldError(cast(InvalidMixture, error).path, str(error))
     return render(
-        request, Unprocessable(f"The mixture is not valid: {error}", [place], code="INVALID_MIXTURE")
+        request, Unprocessable(f"The mixture is not valid: {error}.", [place], code="INVALID_MIXTURE")
     )
 
 
@@ -104,7 +107,18 @@ def _http_exception(request: Request, error: Exception) -> Response:
     }
     code = status.phrase.upper().replace(" ", "_").replace("-", "_")
     detail = details.get(status, str(raised.detail))
-    return render(request, ServiceError(code, status, detail, headers=raised.headers))
+    headers = {"Allow": _allowed(request)} if status == HTTPStatus.METHOD_NOT_ALLOWED else raised.headers
+    return render(request, ServiceError(code, status, detail, headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """Returns what a path takes; the router itself names only the first of its endpoints there."""
+    routes = request.app.router.routes
+    scopes = [{**request.scope, "method": method} for method in _METHODS]
+    matched = (
+        scope["method"] for scope in scopes if any(route.matches(scope)[0] == Match.FULL for route in routes)
+    )
+    return ", ".join(matched)
 
 
 def _unforeseen(request: Request, error: Exception) -> Response:

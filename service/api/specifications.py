@@ -24,7 +24,7 @@ def mixture_of(specification: MixtureSpecification, place: tuple[str, ...] = ())
         )
     except InvalidMixture as error:
         errors = [FieldError((*place, *error.path), str(error))]
-        raise Unprocessable(f"The mixture is not valid: {error}", errors, code="INVALID_MIXTURE") from error
+        raise Unprocessable(f"The mixture is not valid: {error}.", errors, code="INVALID_MIXTURE") from error
 
 
 def parameters_answer(mixture: GaussianMixture) -> dict[str, Any]:

@@ -10,12 +10,15 @@ import torch
 from service.mixture.components import Components, concatenate
 from service.mixture.families import FAMILIES, Family
 from service.mixture.gaussian_mixture import GaussianMixture
+from service.mixture.journal import Journal, RestartEnd
 from service.mixture.optimizers import Objective, make_optimizer
 from service.mixture.options import FitOptions
-from service.mixture.restarts import RestartEnd, Watch, run_restarts
+from service.mixture.restarts import Watch
+from service.mixture.stages import run_in_stages
 from service.mixture.standardization import StandardizedPoints
 from service.mixture.starts import STARTS, given_start, restart_generator
 from service.mixture.statistics import StatisticsPass
+from service.mixture.threads import threads_for
 
 # An eigenvalue within this factor of the regularisation owes more to it than to the points.
 FLOOR_FACTOR = 3.0
@@ -88,24 +91,34 @@ class Candidate:
 
 @torch.inference_mode()
 def run_candidate(
-    data: StandardizedPoints, n_components: int, covariance_type: str, options: FitOptions, watch: Watch
+    data: StandardizedPoints,
+    n_components: int,
+    covariance_type: str,
+    options: FitOptions,
+    watch: Watch,
+    journal: Journal | None = None,
+    name: str = "0",
 ) -> Candidate:
     """Fits one family with one number of components from ``options.n_init`` starts."""
     family = FAMILIES[covariance_type].for_features(data.n_features)
     statistics = StatisticsPass(data, diagonal=family.diagonal, regularization=options.regularization)
     objective = Objective(statistics, family, n_components)
-    optimizer = make_optimizer(options.optimizer, data.n_samples)
+    optimizer = make_optimizer(options.optimizer, family, data.n_samples)
     generators = [restart_generator(options.seed, restart) for restart in range(options.n_init)]
-    ends = run_restarts(
-        objective,
-        optimizer,
-        _starts(data, family, n_components, options.initialization, generators),
-        generators,
-        tolerance=options.tolerance,
-        max_steps=options.max_steps,
-        watch=watch,
-    )
-    optima = _optima(statistics, ends)
+    work = options.n_init * n_components * statistics.features.n_rows * data.n_samples
+    with threads_for(work):
+        ends = run_in_stages(
+            objective,
+            optimizer,
+            lambda: _starts(data, family, n_components, options.initialization, generators),
+            generators,
+            tolerance=options.tolerance,
+            max_steps=options.max_steps,
+            watch=watch,
+            journal=journal or Journal(),
+            name=name,
+        )
+        optima = _optima(statistics, ends)
     optima.sort(key=lambda optimum: (not optimum.survived, optimum.spurious, -optimum.mean_log_likelihood))
     return Candidate(n_components, family, optimizer.name, data, optima)
 

@@ -7,11 +7,14 @@ from torch import Tensor
 
 from service.mixture.features import QuadraticFeatures
 
-# A chunk's buffers stay in the second-level cache; all features of a small dataset are kept between passes.
-CHUNK_BYTES = 1 << 20
+# A chunk's buffers stay in the last-level cache, and it is long enough that calls cost nothing beside it;
+# all features of a small dataset are kept between passes.
+CHUNK_BYTES = 16 << 20
 KEPT_FEATURES_BYTES = 32 << 20
 # Up to so many multiplications per restart, one batched product for all restarts beats one call for each.
 BATCHED_PRODUCT = 1 << 17
+# A product with so many features at most is cut into so many slices.
+SLICED_ROWS, SLICES = 512, 4
 # Below this a sum of exponentials may have lost terms to underflow.
 _SMALLEST = {torch.float64: 1e-280, torch.float32: 1e-25}
 
@@ -74,7 +77,7 @@ class FeatureSums:
             parts = []
             for restart in range(n_restarts):
                 parts.append(_shares(theta[restart], phi, weights, joint))
-                sums[restart] += torch.mm(joint, phi.T)
+                sums[restart] += _product(joint, phi)
             log_totals.append(torch.stack(parts))
         return torch.stack(log_totals).sum(0), sums
 
@@ -93,6 +96,21 @@ class FeatureSums:
         phi = self._buffers[0][: n_rows * size].view(n_rows, size)
         self.features.write(self._points[:, start:stop], phi)
         return phi, joint
+
+
+def _product(shares: Tensor, phi: Tensor) -> Tensor:
+    """Shares (K, n) phi (F, n)^T, in the shapes that matrix libraries are quickest with.
+
+    A product with few entries and long sums is not shared between cores unless it is cut along the sum.
+    """
+    size = shares.shape[1]
+    whole = size - size % SLICES
+    if phi.shape[0] > SLICED_ROWS or whole == 0:
+        return torch.mm(phi, shares.T).T
+    left = torch.unflatten(phi[:, :whole], 1, (SLICES, -1)).transpose(0, 1)
+    right = torch.unflatten(shares[:, :whole], 1, (SLICES, -1)).permute(1, 2, 0)
+    product = torch.bmm(left, right).sum(0).T
+    return product if whole == size else product.addmm(shares[:, whole:], phi[:, whole:].T)
 
 
 def _shares(theta: Tensor, phi: Tensor, weights: Tensor | None, joint: Tensor) -> Tensor:

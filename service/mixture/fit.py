@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from service.mixture.candidates import Candidate, run_candidate
 from service.mixture.families import FAMILIES
 from service.mixture.invalid import InvalidFit
+from service.mixture.journal import Journal
 from service.mixture.options import DTYPES, FitOptions
 from service.mixture.progress import Progress
 from service.mixture.report import FitReport, Table, interrupted
@@ -28,6 +28,9 @@ def fit(
     sample_weights: Tensor | None = None,
     device: str = "cpu",
     watch: Watcher | None = None,
+    checkpoint: Callable[[bytes], None] | None = None,
+    resume: bytes | None = None,
+    checkpoint_seconds: float = 5.0,
 ) -> FitReport:
     """Fits every candidate of the options and reports the best by their criterion.
 
@@ -37,6 +40,9 @@ def fit(
         sample_weights: (N,) how often each point counts; zero leaves it out.
         device: where the passes over the data run.
         watch: called at least once per step; answering "cancelled" or "timed_out" ends the fit so.
+        checkpoint: called now and then with bytes from which another process can go on.
+        resume: the last such bytes of the same fit, to go on to the same numbers.
+        checkpoint_seconds: the least time between two checkpoints.
 
     Returns:
         The report; a collapse is an outcome in it.
@@ -44,11 +50,11 @@ def fit(
     Raises:
         InvalidFit: for what cannot be fitted, saying what to change.
     """
-    started = time.perf_counter()
     options.check()
     points, sample_weights = _checked(points, sample_weights, options)
     training, held_out = _split(points, sample_weights, options)
     run = _Run(options, watch)
+    journal = Journal(_identity(points, options), checkpoint, resume, checkpoint_seconds, device)
     standardized: dict[bool, StandardizedPoints] = {}
     candidates: list[Candidate] = []
     for n_components in options.n_components:
@@ -59,13 +65,21 @@ def fit(
                     *training, common_scale=common, dtype=DTYPES[options.dtype], device=device
                 )
             data = standardized[common]
-            candidate = run_candidate(data, n_components, covariance_type, options, run.watch_on(data))
+            candidate = run_candidate(
+                data,
+                n_components,
+                covariance_type,
+                options,
+                run.watch_on(data),
+                journal,
+                str(len(candidates)),
+            )
             if run.interrupted is not None:
                 return interrupted(run.interrupted)
             candidates.append(candidate)
             run.restarts_done += options.n_init
     table = Table(options, candidates, points, sample_weights, held_out)
-    return table.report(device=device, elapsed_seconds=lambda: time.perf_counter() - started)
+    return table.report(device=device, elapsed_seconds=journal.elapsed_seconds)
 
 
 class _Run:
@@ -87,7 +101,9 @@ class _Run:
         jacobian, total = data.log_jacobian(), data.total_weight
 
         def on_step(step: int, done: int, best: float, current: tuple[float, ...]) -> str | None:
-            self._best = max(self._best, (best + jacobian) * total)
+            self._best = (
+                (best + jacobian) * total if done == 0 else max(self._best, (best + jacobian) * total)
+            )
             self.interrupted = watch(
                 Progress(
                     step,
@@ -101,6 +117,13 @@ class _Run:
             return self.interrupted
 
         return on_step
+
+
+def _identity(points: Tensor, options: FitOptions) -> list[object]:
+    """What tells this fit from another: the shape and a sum of its points, and its options."""
+    start = {key: value for key, value in options.initialization.items() if key != "mixture"}
+    plain = {**vars(options), "optimizer": dict(options.optimizer), "initialization": start}
+    return [*points.shape, float(points.double().sum()), plain]
 
 
 Points = tuple[Tensor, Tensor | None]

@@ -6,7 +6,7 @@ from service.mixture.families import FAMILIES
 from service.mixture.feature_sums import CHUNK_BYTES, KEPT_FEATURES_BYTES
 from service.mixture.optimizers import em, lbfgs
 from service.mixture.options import FitOptions
-from service.mixture.starts import SUBSAMPLE
+from service.mixture.starts import SUBSAMPLE, SUBSAMPLE_PER_COMPONENT
 
 # What torch and its threads take beside tensors once a fit has run.
 OVERHEAD_BYTES = 64 << 20
@@ -31,5 +31,6 @@ def estimate_fit_bytes(n_samples: int, n_features: int, options: FitOptions) -> 
     histories = 2 * max(em.MEMORY, lbfgs.MEMORY) + 24
     n_rows = 1 + n_features + covariance
     chunk = max(4 * CHUNK_BYTES, 64 * item * (rows + n_rows))
-    starts = 8 * min(n_samples, SUBSAMPLE) * (3 * n_features + 2 * most)
+    sample = min(n_samples, max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * most))
+    starts = 8 * sample * (3 * n_features + 2 * most)
     return int(data + mixtures * histories + 2 * chunk + KEPT_FEATURES_BYTES + starts + OVERHEAD_BYTES)

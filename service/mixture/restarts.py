@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from service.mixture.components import Components
+from service.mixture.journal import Journal, Loop, RestartEnd
 from service.mixture.optimizers.optimizer import Objective, Optimizer, State, select_rows
 
 # step, restarts ended, best mean objective, the running restarts' current ones -> an outcome to end with.
 Watch = Callable[[int, int, float, tuple[float, ...]], str | None]
 
 
-@dataclass(frozen=True, eq=False)
-class RestartEnd:
-    """How one restart ended.
-
-    Attributes:
-        components: R = 1, where it stood.
-        outcome: converged, max_steps_reached, collapsed, non_finite, cancelled or timed_out.
-        n_steps: updates of its parameters.
-        n_passes: passes over the data.
-    """
-
-    components: Components
-    outcome: str
-    n_steps: int
-    n_passes: float
-
-
-@dataclass
+@dataclass(frozen=True)
 class Plateau:
-    """The stopping rule of one restart: the mean objective of a window against that of the window before.
+    """The stopping rule: the mean objective of a window of steps against that of the window before.
 
     A restart has converged when it gained at most ``tolerance`` times max(1, |objective|) nats per point, and
     where an optimiser says how much it expects still to gain, when that is as little. A tolerance of zero
@@ -44,82 +27,99 @@ class Plateau:
 
     tolerance: float
     window: int
-    values: deque[float] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.values = deque(maxlen=2 * self.window)
-
-    def reached(self, value: float, decrement: float) -> bool:
-        """Whether the restart has converged with this value of its objective."""
-        self.values.append(value)
-        if self.tolerance == 0.0 or len(self.values) < 2 * self.window:
+    def reached(self, values: list[float], decrement: float) -> bool:
+        """Whether a restart with these objectives has converged; those no longer needed are dropped."""
+        del values[: -2 * self.window]
+        if self.tolerance == 0.0 or len(values) < 2 * self.window:
             return False
-        allowed = self.tolerance * max(1.0, abs(value))
+        allowed = self.tolerance * max(1.0, abs(values[-1]))
         if decrement > allowed:
             return False
         if self.window == 1:
-            return self.values[1] - self.values[0] <= allowed
-        recent = list(self.values)
-        gain = (sum(recent[self.window :]) - sum(recent[: self.window])) / self.window
+            return values[1] - values[0] <= allowed
+        gain = (sum(values[self.window :]) - sum(values[: self.window])) / self.window
         return abs(gain) <= allowed
 
 
 def run_restarts(
     objective: Objective,
     optimizer: Optimizer,
-    starts: Components,
+    starts: Callable[[], Components],
     generators: list[torch.Generator],
     *,
     tolerance: float,
     max_steps: int,
     watch: Watch,
+    journal: Journal,
+    name: str,
 ) -> list[RestartEnd]:
-    """Runs every start to its end; one end for each, in order."""
-    n_restarts = starts.means.shape[0]
-    ends: list[RestartEnd | None] = [None] * n_restarts
-    running = list(range(n_restarts))
-    rules = [Plateau(tolerance, optimizer.window) for _ in running]
-    state = optimizer.start(objective, starts, generators)
-    n_steps = 0
-    best = -math.inf
-    while running:
-        state = optimizer.step(objective, state)
-        n_steps += 1
-        values: list[float] = state["log_likelihood"].tolist()
-        finite = [value for value in values if math.isfinite(value)]
-        best = max(best, *finite) if finite else best
-        asked = watch(n_steps, n_restarts - len(running), best, tuple(finite))
-        outcomes = _outcomes(state, values, [rules[i] for i in running])
-        if asked is not None or n_steps >= max_steps:
+    """Runs every start to its end, from the beginning or from where the journal says; one end for each."""
+    finished = journal.ends(name)
+    if finished is not None:
+        return finished
+    loop = journal.loop(name) or _begun(objective, optimizer, starts(), generators)
+    rule = Plateau(tolerance, optimizer.window)
+    while loop.running:
+        journal.offer(name, loop)
+        loop.state = optimizer.step(objective, loop.state)
+        loop.n_steps += 1
+        values: list[float] = loop.state["log_likelihood"].tolist()
+        finite = tuple(value for value in values if math.isfinite(value))
+        loop.best = max(loop.best, *finite) if finite else loop.best
+        n_ended = len(loop.ends) - len(loop.running)
+        asked = watch(loop.n_steps, n_ended, loop.best, finite)
+        outcomes = _outcomes(loop, values, rule)
+        if asked is not None or loop.n_steps >= max_steps:
             outcomes = [outcome or asked or "max_steps_reached" for outcome in outcomes]
         if any(outcomes):
-            components = optimizer.components(objective, state)
-            for row, (restart, outcome) in enumerate(zip(running, outcomes, strict=True)):
-                if outcome:
-                    one = components.rows(torch.tensor([row], device=components.means.device))
-                    ends[restart] = RestartEnd(one, outcome, n_steps, n_steps * optimizer.passes_per_step)
-            going = [row for row, outcome in enumerate(outcomes) if not outcome]
-            running = [running[row] for row in going]
-            state = _shrunk(state, going)
-    return [end for end in ends if end is not None]
+            _take_out(objective, optimizer, loop, outcomes)
+    ends = [end for end in loop.ends if end is not None]
+    journal.finish(name, ends)
+    return ends
 
 
-def _outcomes(state: State, values: list[float], rules: list[Plateau]) -> list[str | None]:
+def _begun(
+    objective: Objective, optimizer: Optimizer, starts: Components, generators: list[torch.Generator]
+) -> Loop:
+    n_restarts = starts.means.shape[0]
+    state = optimizer.start(objective, starts, generators)
+    ends: list[RestartEnd | None] = [None] * n_restarts
+    return Loop(state, list(range(n_restarts)), ends, [[] for _ in range(n_restarts)], 0, -math.inf)
+
+
+def _outcomes(loop: Loop, values: list[float], rule: Plateau) -> list[str | None]:
     """What each running restart ended with at this step, or None."""
+    state = loop.state
     decrements = state["decrement"].tolist() if "decrement" in state else [0.0] * len(values)
     outcomes: list[str | None] = []
-    for value, decrement, valid, rule in zip(values, decrements, state["valid"].tolist(), rules, strict=True):
+    each = zip(values, decrements, state["valid"].tolist(), loop.windows, strict=True)
+    for value, decrement, valid, window in each:
+        window.append(value)
         if math.isnan(value) or value == math.inf:
             outcomes.append("non_finite")
         elif not valid:
             outcomes.append("collapsed")
-        elif rule.reached(value, decrement):
+        elif rule.reached(window, decrement):
             outcomes.append("converged")
         else:
             outcomes.append(None)
     return outcomes
 
 
-def _shrunk(state: State, going: list[int]) -> State:
-    index = torch.tensor(going, dtype=torch.int64)
-    return select_rows(state, index)
+def _take_out(objective: Objective, optimizer: Optimizer, loop: Loop, outcomes: list[str | None]) -> None:
+    """Ends the restarts that have an outcome and leaves the others running."""
+    components = optimizer.components(objective, loop.state)
+    n_passes = loop.n_steps * optimizer.passes_per_step
+    for row, (restart, outcome) in enumerate(zip(loop.running, outcomes, strict=True)):
+        if outcome:
+            one = components.rows(torch.tensor([row], device=components.means.device))
+            loop.ends[restart] = RestartEnd(one, outcome, loop.n_steps, n_passes)
+    going = [row for row, outcome in enumerate(outcomes) if not outcome]
+    loop.running = [loop.running[row] for row in going]
+    loop.windows = [loop.windows[row] for row in going]
+    loop.state = _kept(loop.state, going)
+
+
+def _kept(state: State, rows: list[int]) -> State:
+    return select_rows(state, torch.tensor(rows, dtype=torch.int64))

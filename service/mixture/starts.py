@@ -16,8 +16,8 @@ from service.mixture.invalid import InvalidFit
 from service.mixture.kmeans import lloyd, nearest, spread_centres
 from service.mixture.standardization import StandardizedPoints
 
-# Centres are sought among so many points: enough to see every cluster that a mixture could find.
-SUBSAMPLE = 20_000
+# Centres are sought among so many points, and so many for each component.
+SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 5_000, 50
 # A start's weights keep this share of an equal one, so that no component starts dead.
 SMALLEST_SHARE = 0.1
 
@@ -55,9 +55,13 @@ def clustered_start(
     not cut across merely because it is long.
     """
     weights, means, covariances = [], [], []
+    most = max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * n_components)
+    whole = data.weights is None and data.n_samples <= most
+    sample = points = torch.empty(0)
     for generator in generators:
-        sample = _subsample(data, generator)
-        points = sample if family.common_scale else _whiten(sample)
+        if not whole or points.numel() == 0:
+            sample = _subsample(data, most, generator)
+            points = sample if family.common_scale else _whiten(sample)
         centres = spread_centres(points, n_components, generator)
         labels = lloyd(points, centres, lloyd_steps) if lloyd_steps else nearest(points, centres)
         member = torch.nn.functional.one_hot(labels, n_components).double()
@@ -114,17 +118,17 @@ def _built(
     return Components(log_weights.to(device), means.to(device), cholesky.contiguous().to(device))
 
 
-def _subsample(data: StandardizedPoints, generator: torch.Generator) -> Tensor:
-    """At most SUBSAMPLE points drawn by their weight, (n, D) float64 on the CPU."""
+def _subsample(data: StandardizedPoints, most: int, generator: torch.Generator) -> Tensor:
+    """At most so many points drawn by their weight, (n, D) float64 on the CPU."""
     points = data.points
     if data.weights is not None:
-        size = min(data.n_samples, SUBSAMPLE)
+        size = min(data.n_samples, most)
         cumulative = data.weights.cpu().cumsum(0)
         uniform = torch.rand(size, dtype=torch.float64, generator=generator) * cumulative[-1]
         index = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=data.n_samples - 1)
         points = points[:, index.to(points.device)]
-    elif data.n_samples > SUBSAMPLE:
-        index = torch.randint(data.n_samples, (SUBSAMPLE,), generator=generator)
+    elif data.n_samples > most:
+        index = torch.randint(data.n_samples, (most,), generator=generator)
         points = points[:, index.to(points.device)]
     return points.T.double().cpu().contiguous()
 

@@ -68,7 +68,7 @@ class DiagonalForm(Unconstrained):
             first, second = statistics.about(means)
             slope = (second * precisions).sub_(statistics.counts.unsqueeze(-1))
             if self._shared:
-                slope = slope.sum(self._shared)
+                slope = slope.sum(self._shared, keepdim=True)
             return torch.cat(
                 [
                     _logit_gradient(log_weights, statistics.counts),
@@ -84,7 +84,7 @@ class DiagonalForm(Unconstrained):
     def rows_of(self, components: Components) -> Tensor:
         logs = components.precisions_cholesky.log().neg()
         if self._shared:
-            logs = logs.mean(self._shared)
+            logs = logs.mean(self._shared, keepdim=True)
         return torch.cat([components.log_weights, components.means.flatten(1), logs.flatten(1)], dim=1)
 
 

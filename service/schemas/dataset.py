@@ -6,15 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from service.schemas.mixture import GOLD, MixtureSpecification
-from service.schemas.numbers import Answer, Body, Columns, Count, Name, Points, Seed
-
-
-def _exactly_one(body: Body, names: tuple[str, ...]) -> None:
-    given = [name for name in names if getattr(body, name) is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"give exactly one of {', '.join(names)}" + (f", not {' and '.join(given)}" if given else "")
-        )
+from service.schemas.numbers import Answer, Body, Columns, Count, Name, Points, Seed, require_exactly_one
 
 
 class _Drawn(Body):
@@ -50,7 +42,7 @@ class DatasetCreation(_Drawn):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        _exactly_one(self, ("points", "gold"))
+        require_exactly_one(self, ("points", "gold"))
         return self
 
 
@@ -64,7 +56,7 @@ class DatasetReference(_Drawn):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        _exactly_one(self, ("id", "points", "gold"))
+        require_exactly_one(self, ("id", "points", "gold"))
         if self.weights is not None and not any(self.weights):
             raise ValueError("weights are all zero; give at least one point a weight above 0")
         return self

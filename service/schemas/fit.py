@@ -1,13 +1,24 @@
 """Fits: what a client asks for, and what it reads while and after the service works on it."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from service.schemas.dataset import DatasetReference
 from service.schemas.mixture import GOLD, MixtureParameters, MixtureSpecification
-from service.schemas.numbers import Answer, Body, Count, Metadata, Number, One, Seed, Several, one_or_several
+from service.schemas.numbers import (
+    Answer,
+    Body,
+    Count,
+    Metadata,
+    Number,
+    One,
+    Seed,
+    Several,
+    one_or_several,
+    require_exactly_one,
+)
 
 FitStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL_STATUSES = ("succeeded", "failed", "cancelled")
@@ -66,6 +77,11 @@ class MixtureStart(Body):
     method: Literal["mixture"]
     mixture: MixtureSpecification | None = None
     mixture_id: str | None = Field(None, max_length=64)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        require_exactly_one(self, ("mixture", "mixture_id"))
+        return self
 
 
 Initialization = Annotated[Start | MixtureStart, Field(discriminator="method")]

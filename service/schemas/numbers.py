@@ -12,14 +12,12 @@ Count = Annotated[int, Strict(), Field(ge=1, le=2**53 - 1)]
 Seed = Annotated[int, Strict(), Field(ge=0, le=2**53 - 1)]
 
 # One error per row is enough: a body of ten megabytes of nonsense must not become a million messages.
-Row = Annotated[list[Number], Field(fail_fast=True)]
+Row = Annotated[list[Number], Field(min_length=1, fail_fast=True)]
 Rows = Annotated[list[Row], Field(fail_fast=True)]
 
 
 def _rectangular(rows: list[list[float]]) -> list[list[float]]:
     n_features = len(rows[0])
-    if n_features < 1:
-        raise ValueError("points need at least one feature each")
     for index, row in enumerate(rows):
         if len(row) != n_features:
             raise ValueError(f"point {index} has {len(row)} features where point 0 has {n_features}")
@@ -89,6 +87,19 @@ class Body(BaseModel):
     """A request body: unknown fields and loose types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def require_exactly_one(body: Body, names: tuple[str, ...]) -> None:
+    """Refuses a body that has none or several of some fields.
+
+    Raises:
+        ValueError: It has.
+    """
+    given = [name for name in names if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"give exactly one of {', '.join(names)}" + (f", not {' and '.join(given)}" if given else "")
+        )
 
 
 class Answer(BaseModel):

@@ -5,7 +5,7 @@ its fit to another and discards what it has.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import and_, case, or_, select, update
@@ -37,6 +37,7 @@ class Claim:
     columns: list[str] | None
     n_samples: int
     n_features: int
+    checkpoint: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def _claimed(session: Session, row: FitRow) -> Claim:
         columns=dataset.columns,
         n_samples=dataset.n_samples,
         n_features=dataset.n_features,
+        checkpoint=row.checkpoint,
     )
 
 
@@ -153,6 +155,13 @@ def standing(database: Database, held: Claim) -> Standing:
     return Standing(
         lost=row is None, cancel_requested=row is not None and row.cancel_requested_at is not None
     )
+
+
+def checkpoint(database: Database, held: Claim, state: bytes) -> bool:
+    """Keeps a state to go on from, for whoever does the fit next; False when it was another's by then."""
+    with database.write() as session:
+        statement = update(FitRow).where(*_held(held)).values(checkpoint=state).returning(FitRow.id)
+        return session.scalar(statement.execution_options(synchronize_session=False)) is not None
 
 
 def succeed(

@@ -12,9 +12,21 @@ from service.storage.workers import Device
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def default_worker_count() -> int:
-    """Returns one per GPU, or one."""
-    return max(1, torch.cuda.device_count())
+def slots(wanted: str, n_workers: int | None) -> list[str]:
+    """Returns the device of each worker of a machine: its GPUs in turn where there are some.
+
+    Args:
+        wanted: What `detect` takes.
+        n_workers: How many workers; one per GPU, else one, if absent.
+
+    Raises:
+        ValueError: The device is not there.
+    """
+    n_gpus = torch.cuda.device_count() if wanted == "auto" else 0
+    n_workers = max(1, n_gpus) if n_workers is None else n_workers
+    if n_gpus:
+        return [f"cuda:{slot % n_gpus}" for slot in range(n_workers)]
+    return [detect(wanted).device] * n_workers if n_workers else []
 
 
 def detect(wanted: str) -> Device:

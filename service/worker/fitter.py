@@ -17,6 +17,7 @@ from service.mixture import Progress
 from service.storage.dataset_store import DatasetStore
 from service.worker import device, fitting
 from service.worker.messages import (
+    Checkpointed,
     Ended,
     Failed,
     Finished,
@@ -25,7 +26,6 @@ from service.worker.messages import (
     Refused,
     Start,
     Stop,
-    StopOutcome,
     Succeeded,
 )
 
@@ -54,7 +54,7 @@ class _Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self.starts: queue.SimpleQueue[Start] = queue.SimpleQueue()
-        self.stop_outcome: StopOutcome | None = None
+        self.told_to_stop = False
         self._connection = connection
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
@@ -65,9 +65,9 @@ class _Inbox:
             except (EOFError, OSError):
                 os._exit(1)  # the supervisor is gone: nobody could use what is being computed
             if isinstance(message, Stop):
-                self.stop_outcome = message.outcome
+                self.told_to_stop = True
             else:
-                self.stop_outcome = None
+                self.told_to_stop = False
                 self.starts.put(message)
 
 
@@ -80,14 +80,18 @@ class _Reporter:
         self._begun = self._last_told = time.monotonic()
         self._last: Progress | None = None
 
-    def watch(self, progress: Progress) -> StopOutcome | None:
-        """Answers with the outcome to stop with, if there is a wish to."""
+    def watch(self, progress: Progress) -> str | None:
+        """Answers `STOPPED` when the supervisor wants the fit stopped."""
         self._last = progress
         now = time.monotonic()
         if now - self._last_told >= _PROGRESS_SECONDS:
             self._last_told = now
             self._connection.send(Progressed(_as_contract(progress, now - self._begun)))
-        return self._inbox.stop_outcome
+        return fitting.STOPPED if self._inbox.told_to_stop else None
+
+    def keep(self, state: bytes) -> None:
+        """Hands over a state to go on from."""
+        self._connection.send(Checkpointed(state))
 
     def final(self, ended: Ended) -> dict[str, Any] | None:
         """Returns the last progress; that of a success is complete."""
@@ -111,7 +115,7 @@ def _fit(
 
 def _ended(start: Start, store: DatasetStore, device_name: str, reporter: _Reporter) -> Ended:
     try:
-        return fitting.run(start.claim, store, device_name, reporter.watch)
+        return fitting.run(start, store, device_name, reporter.watch, reporter.keep)
     except RuntimeError as error:
         if "CUDA" in str(error):
             raise  # the device's state is unknown: end the process, and let another try

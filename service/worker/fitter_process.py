@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from service.storage.workers import Device
-from service.worker.messages import Finished, Progressed, Ready, Refused, Start, Stop, StopOutcome
+from service.worker.messages import Checkpointed, Finished, Progressed, Ready, Refused, Start, Stop
 
 # Forking a process that has threads and CUDA is not safe.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -84,15 +84,15 @@ class FitterProcess:
         """
         self._send(message)
 
-    def stop(self, outcome: StopOutcome) -> None:
+    def stop(self) -> None:
         """Asks it to end its fit at the next step.
 
         Raises:
             FitterDied: It is no more.
         """
-        self._send(Stop(outcome))
+        self._send(Stop())
 
-    def listen(self, timeout_seconds: float) -> Progressed | Finished | None:
+    def listen(self, timeout_seconds: float) -> Progressed | Checkpointed | Finished | None:
         """Returns its next word, or None when it says nothing in time.
 
         Raises:
@@ -116,7 +116,7 @@ class FitterProcess:
         except OSError as error:
             raise FitterDied from error
 
-    def _receive(self) -> "Ready | Refused | Progressed | Finished":
+    def _receive(self) -> "Ready | Refused | Progressed | Checkpointed | Finished":
         try:
             return self._connection.recv()  # type: ignore[no-any-return]
         except (EOFError, OSError) as error:

@@ -1,7 +1,9 @@
 """One fit: from a claim to its result, on one device, without a database."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,22 +12,27 @@ import torch
 from service.mixture import FitOptions, FitReport, GaussianMixture, InvalidFit, Progress, fit, recover
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim
-from service.worker.messages import STOP_OUTCOMES, Ended, Failed, StopOutcome, Stopped, Succeeded
+from service.worker.messages import Ended, Failed, Start, Stopped, Succeeded
 
-Watch = Callable[[Progress], StopOutcome | None]
+logger = logging.getLogger(__name__)
+Watch = Callable[[Progress], str | None]
+Keep = Callable[[bytes], None]
+STOPPED = "cancelled"
+"""What a watch answers to stop a fit, whatever for."""
 
 
-def run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
+def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep) -> Ended:
     """Returns how the fit ended.
 
     Args:
-        claim: The fit.
+        start: The fit.
         store: Where its points are.
         device: Where to compute, by torch's name.
-        watch: Called at each step; returns an outcome to stop with, or None to go on.
+        watch: Called at each step; returns `STOPPED` to stop, or None to go on.
+        keep: Called now and then with a state to go on from.
     """
     try:
-        return _run(claim, store, device, watch)
+        return _run(start, store, device, watch, keep)
     except InvalidFit as error:
         return Failed("INVALID_FIT", str(error))
     except (MemoryError, RuntimeError) as error:
@@ -34,19 +41,25 @@ def run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
         return Failed("OUT_OF_MEMORY", f"The fit needed more memory than {device} has: {error}")
 
 
-def _run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
+def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep) -> Ended:
+    claim = start.claim
     points = store.open(claim.dataset_sha256).columns()
     weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
-    report = fit(
-        torch.from_numpy(points),
-        options_of(claim.request),
-        sample_weights=None if weights is None else torch.from_numpy(weights),
-        device="cpu" if claim.request["device"] == "cpu" else device,
-        watch=watch,
+    report = _resumed(
+        claim,
+        partial(
+            fit,
+            torch.from_numpy(points),
+            options_of(claim.request),
+            sample_weights=None if weights is None else torch.from_numpy(weights),
+            device="cpu" if claim.request["device"] == "cpu" else device,
+            watch=watch,
+            checkpoint=keep,
+            checkpoint_seconds=start.checkpoint_seconds,
+        ),
     )
-    for outcome in STOP_OUTCOMES:
-        if report.outcome == outcome:
-            return Stopped(outcome)
+    if report.outcome == STOPPED:
+        return Stopped()
     if report.mixture is None:
         return Failed("FIT_COLLAPSED", report.message)
     return Succeeded(_result(claim, store, points, report, report.mixture), parameters_of(report.mixture))
@@ -55,6 +68,18 @@ def _run(claim: Claim, store: DatasetStore, device: str, watch: Watch) -> Ended:
 def _is_out_of_memory(error: Exception) -> bool:
     # On a CPU torch says it in words only.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _resumed(claim: Claim, fit_from: Callable[..., FitReport]) -> FitReport:
+    """Returns the report of a fit that goes on from its checkpoint, or begins where that is of no use."""
+    if claim.checkpoint is not None:
+        try:
+            return fit_from(resume=claim.checkpoint)
+        except InvalidFit as error:
+            if error.path != ("resume",):
+                raise
+            logger.warning("fit %s begins anew: %s", claim.fit_id, error)
+    return fit_from()
 
 
 def options_of(request: dict[str, Any]) -> FitOptions:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -22,22 +22,14 @@ class Keeper:
     server that was killed.
     """
 
-    def __init__(self, n_workers: int, environment: Mapping[str, str], device: str = "auto") -> None:
-        self._command = [
-            sys.executable,
-            "-m",
-            "service.cli",
-            "worker",
-            "--device",
-            device,
-            "--until-stdin-closes",
-        ]
+    def __init__(self, devices: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._devices = list(devices)
         self._environment = dict(environment)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._processes: list[subprocess.Popen[bytes] | None] = [None] * n_workers
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * len(devices)
         self._threads = [
-            threading.Thread(target=self._keep, args=(slot,), daemon=True) for slot in range(n_workers)
+            threading.Thread(target=self._keep, args=(slot,), daemon=True) for slot in range(len(devices))
         ]
 
     def start(self) -> None:
@@ -83,7 +75,10 @@ class Keeper:
             try:
                 # A session of its own: Ctrl-C in a terminal is for the server, which then ends its workers.
                 process = subprocess.Popen(  # noqa: S603 - our own command
-                    self._command, stdin=subprocess.PIPE, env=self._environment, start_new_session=True
+                    _command(self._devices[slot]),
+                    stdin=subprocess.PIPE,
+                    env=self._environment,
+                    start_new_session=True,
                 )
             except OSError as error:
                 return f"a worker process could not be started: {error}"
@@ -91,3 +86,7 @@ class Keeper:
         with process:  # closes its pipe at the end
             process.wait()
         return f"worker process {process.pid} ended with {process.returncode}"
+
+
+def _command(device: str) -> list[str]:
+    return [sys.executable, "-m", "service.cli", "worker", "--device", device, "--until-stdin-closes"]

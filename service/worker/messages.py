@@ -1,14 +1,11 @@
 """What a supervisor and its fitter say to each other."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from service.storage.mixtures import Parameters
 from service.storage.queue import Claim
 from service.storage.workers import Device
-
-StopOutcome = Literal["cancelled", "timed_out", "released"]
-STOP_OUTCOMES: tuple[StopOutcome, ...] = get_args(StopOutcome)
 
 
 @dataclass(frozen=True)
@@ -27,16 +24,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class Start:
-    """Do this fit."""
+    """Do this fit, from its checkpoint if it has one."""
 
     claim: Claim
+    checkpoint_seconds: float
 
 
 @dataclass(frozen=True)
 class Stop:
-    """End the fit at the next step, with this outcome."""
-
-    outcome: StopOutcome
+    """End the fit at the next step."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +40,13 @@ class Progressed:
     """How far the fit has come, as `progress` of the contract."""
 
     progress: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """A state that the fit can go on from, in another process too."""
+
+    state: bytes
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The fit ended because it was told to."""
-
-    outcome: StopOutcome
+    """The fit ended because it was told to; its supervisor knows why."""
 
 
 Ended = Succeeded | Failed | Stopped

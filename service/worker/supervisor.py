@@ -17,7 +17,7 @@ from service.storage import changes, queue, workers
 from service.storage.database import Database
 from service.storage.queue import Claim, Standing
 from service.worker.fitter_process import FitterDied, FitterProcess
-from service.worker.messages import Ended, Failed, Finished, Start, StopOutcome, Stopped, Succeeded
+from service.worker.messages import Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -40,7 +40,7 @@ class _Work:
     progress: dict[str, Any] | None = None
     progress_written: bool = True
     progress_due: float = 0.0
-    stop_outcome: StopOutcome | None = None
+    stop_outcome: str | None = None
     kill_at: float = field(default=float("inf"))
 
 
@@ -127,7 +127,7 @@ class Supervisor:
         timeout = claim.timeout_seconds if claim.timeout_seconds is not None else float("inf")
         work = _Work(claim, heartbeat_due=now + self._heartbeat_seconds, deadline=now + timeout)
         try:
-            self._fitter.start(Start(claim))
+            self._fitter.start(Start(claim, self._settings.checkpoint_seconds))
             ended = self._watch_over(work)
         except FitterDied as death:
             logger.error("fit %s lost its process: %s", claim.fit_id, death)
@@ -139,7 +139,9 @@ class Supervisor:
         """Returns how the fit ended, or None when it is no longer this worker's."""
         while True:
             message = self._fitter.listen(_TICK_SECONDS)
-            if message is not None and message.progress is not None:
+            if isinstance(message, Checkpointed):
+                self._keep(work.claim, message.state)
+            elif message is not None and message.progress is not None:
                 work.progress, work.progress_written = message.progress, False
             if isinstance(message, Finished):
                 return message.ended
@@ -154,7 +156,7 @@ class Supervisor:
             if time.monotonic() >= work.kill_at:
                 # Its successor is started when all is written: that takes seconds.
                 self._fitter.kill()
-                return Stopped(work.stop_outcome or "cancelled")
+                return Stopped()
 
     def _standing(self, work: _Work) -> Standing:
         """Writes a heartbeat when one is due, else looks whether something changed."""
@@ -176,6 +178,12 @@ class Supervisor:
             work.heartbeat_due = work.progress_due = now + _RETRY_SECONDS
         return Standing(lost=False)
 
+    def _keep(self, claim: Claim, state: bytes) -> None:
+        try:
+            queue.checkpoint(self._database, claim, state)
+        except ServiceError as error:
+            logger.warning("a checkpoint of fit %s could not be kept: %s", claim.fit_id, error)
+
     def _enforce(self, work: _Work, standing: Standing) -> None:
         """Asks the fitter to stop, once, and sets when to stop asking."""
         if work.stop_outcome is not None:
@@ -187,15 +195,13 @@ class Supervisor:
         elif self._stopping.is_set():
             work.stop_outcome = "released"
         if work.stop_outcome is not None:
-            self._fitter.stop(work.stop_outcome)
+            self._fitter.stop()
             work.kill_at = time.monotonic() + _GRACE_SECONDS
 
     def _end_of_orphan(self, work: _Work) -> Ended | None:
         """Returns how a fit ends whose process has died, or None when it goes back as a loss."""
-        if work.stop_outcome is not None:
-            return Stopped(work.stop_outcome)
-        if self._stopping.is_set():  # a signal to the whole group reached both
-            return Stopped("released")
+        if work.stop_outcome is not None or self._stopping.is_set():
+            return Stopped()  # a signal to the whole group reaches both
         self._insist(lambda: queue.lose(self._database, work.claim, self._settings.max_attempts))
         return None
 
@@ -220,9 +226,9 @@ class Supervisor:
             return queue.succeed(self._database, claim, ended.result, ended.parameters, progress)
         if isinstance(ended, Failed):
             return queue.fail(self._database, claim, ended.code, ended.message, progress)
-        if ended.outcome == "cancelled":
+        if work.stop_outcome == "cancelled":
             return queue.cancelled(self._database, claim, progress)
-        if ended.outcome == "timed_out":
+        if work.stop_outcome == "timed_out":
             message = f"The fit did not end within its timeout_seconds of {claim.timeout_seconds:g}."
             return queue.fail(self._database, claim, "TIMED_OUT", message, progress)
         return queue.release(self._database, claim)

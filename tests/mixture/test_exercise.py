@@ -169,7 +169,7 @@ def test_the_full_mixture_is_learned_from_random_starts(name, gap):
 def test_every_minibatch_pass_visits_every_point_once_in_fresh_order():
     points = univariate_points()[:, :20]
     data = standardize(points, None, common_scale=False, dtype=torch.float64, device="cpu")
-    optimizer = make_optimizer({"name": "sgd", "batch_size": 6}, 20)
+    optimizer = make_optimizer({"name": "sgd", "batch_size": 6}, FAMILIES["full"], 20)
     state = {
         "generator": torch.stack([restart_generator(0, r).get_state() for r in range(2)]),
         "order": torch.empty(2, 0, dtype=torch.int64),

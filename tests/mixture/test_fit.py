@@ -11,6 +11,7 @@ from torch import Tensor
 
 from service.mixture import COVARIANCE_TYPES, FitOptions, GaussianMixture, InvalidFit, Progress, fit
 from service.mixture.candidates import run_candidate
+from service.mixture.families import FAMILIES
 from service.mixture.standardization import standardize
 from tests.mixture.problems import gold_mixture, gold_points, reference_figures
 
@@ -57,7 +58,7 @@ def test_the_reported_log_likelihood_is_of_the_returned_mixture(optimizer):
     assert report.mixture.weights.tolist() == sorted(report.mixture.weights.tolist(), reverse=True)
 
 
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical", "VEI", "EEV", "VEE"])
 @pytest.mark.parametrize("optimizer", ["em", "lbfgs"])
 def test_all_optimisers_find_the_optimum_that_em_finds(covariance_type, optimizer):
     points = gold_points()
@@ -84,7 +85,9 @@ def test_full_batch_em_never_lowers_the_likelihood():
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_an_affine_change_of_the_data_changes_the_likelihood_by_the_jacobian(covariance_type):
     points = gold_points(500)
-    scale = torch.tensor([[3.0], [3.0 if covariance_type == "spherical" else 1e-3]], dtype=torch.float64)
+    scale = torch.tensor(
+        [[3.0], [3.0 if FAMILIES[covariance_type].common_scale else 1e-3]], dtype=torch.float64
+    )
     changed = points * scale + torch.tensor([[100.0], [-2.0]], dtype=torch.float64)
     options = FitOptions((3,), (covariance_type,), tolerance=1e-9)
     before, after = (fit(x, options).result["log_likelihood"] for x in (points, changed))

@@ -1,6 +1,7 @@
 """One fit without a database: what its stored request becomes, and how it may end."""
 
-from typing import Any, get_args
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from service.mixture import GaussianMixture, InvalidFit, Progress
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim
 from service.worker import fitting
-from service.worker.messages import Failed, StopOutcome, Stopped, Succeeded
+from service.worker.messages import Ended, Failed, Start, Stopped, Succeeded
 from tests.storage.making import stored_request, written
 
 DATASET_ID = "dat_" + "0" * 26
@@ -44,8 +45,15 @@ def _go_on(_: Progress) -> None:
     return None
 
 
+def _run(claim: Claim, store: DatasetStore, watch: fitting.Watch = _go_on, checkpoints: Any = None) -> Ended:
+    """Returns how the fit ended, every step a checkpoint when they are collected."""
+    keep = (lambda _: None) if checkpoints is None else checkpoints.append
+    seconds = 1e9 if checkpoints is None else 0.0
+    return fitting.run(Start(claim, seconds), store, "cpu", watch, keep)
+
+
 def test_a_fit_of_one_component_has_the_points_moments(store: DatasetStore) -> None:
-    ended = fitting.run(_claim(store, regularization=0, n_init=1), store, "cpu", _go_on)
+    ended = _run(_claim(store, regularization=0, n_init=1), store)
     assert isinstance(ended, Succeeded)
     np.testing.assert_allclose(ended.parameters["means"], [POINTS.mean(axis=0)], atol=1e-6)
     np.testing.assert_allclose(ended.parameters["covariances"], [np.cov(POINTS.T, bias=True)], atol=1e-5)
@@ -56,25 +64,52 @@ def test_a_fit_of_one_component_has_the_points_moments(store: DatasetStore) -> N
 
 def test_weights_say_how_often_a_point_counts(store: DatasetStore) -> None:
     weights = np.arange(60) % 3
-    weighted = fitting.run(_claim(store, weights=weights * 1.0, n_init=1), store, "cpu", _go_on)
-    repeated = fitting.run(_claim(store, np.repeat(POINTS, weights, axis=0), n_init=1), store, "cpu", _go_on)
+    weighted = _run(_claim(store, weights=weights * 1.0, n_init=1), store)
+    repeated = _run(_claim(store, np.repeat(POINTS, weights, axis=0), n_init=1), store)
     assert isinstance(weighted, Succeeded)
     assert isinstance(repeated, Succeeded)
     np.testing.assert_allclose(weighted.parameters["means"], repeated.parameters["means"], atol=1e-6)
     assert weighted.result["log_likelihood"] == pytest.approx(repeated.result["log_likelihood"], rel=1e-6)
 
 
-@pytest.mark.parametrize("outcome", get_args(StopOutcome))
-def test_a_fit_stops_for_the_reason_it_was_told(store: DatasetStore, outcome: StopOutcome) -> None:
+def test_a_fit_stops_when_it_is_told(store: DatasetStore) -> None:
     steps = []
 
-    def stop_at_third(progress: Progress) -> StopOutcome | None:
+    def stop_at_third(progress: Progress) -> str | None:
         steps.append(progress.step)
-        return outcome if len(steps) == 3 else None
+        return fitting.STOPPED if len(steps) == 3 else None
 
     claim = _claim(store, tolerance=0, max_steps=1000, n_init=2, n_components=2)
-    assert fitting.run(claim, store, "cpu", stop_at_third) == Stopped(outcome)
+    assert _run(claim, store, stop_at_third) == Stopped()
     assert steps == [1, 2, 3]
+
+
+def test_a_fit_goes_on_from_its_checkpoint_to_the_same_numbers(store: DatasetStore) -> None:
+    sgd = {"name": "sgd", "batch_size": 10}
+    claim = _claim(store, n_components=2, n_init=2, tolerance=0, max_steps=60, optimizer=sgd)
+    undisturbed = _run(claim, store)
+    checkpoints: list[bytes] = []
+    _run(claim, store, lambda progress: fitting.STOPPED if progress.step == 40 else None, checkpoints)
+    steps: list[int] = []
+    resumed = _run(replace(claim, checkpoint=checkpoints[-1]), store, lambda p: steps.append(p.step))
+    assert isinstance(undisturbed, Succeeded)
+    assert isinstance(resumed, Succeeded)
+    assert min(steps) > 30
+    for name in ("weights", "means", "covariances"):
+        np.testing.assert_array_equal(resumed.parameters[name], undisturbed.parameters[name])
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda _: b"", lambda _: b"nonsense", lambda whole: whole[: len(whole) // 2]]
+)
+def test_a_checkpoint_of_no_use_is_left_aside(store: DatasetStore, damage: Any) -> None:
+    claim = _claim(store, n_components=2, n_init=1, max_steps=20)
+    checkpoints: list[bytes] = []
+    undisturbed = _run(claim, store, checkpoints=checkpoints)
+    begun_anew = _run(replace(claim, checkpoint=damage(checkpoints[0])), store)
+    assert isinstance(undisturbed, Succeeded)
+    assert isinstance(begun_anew, Succeeded)
+    np.testing.assert_array_equal(begun_anew.parameters["means"], undisturbed.parameters["means"])
 
 
 def test_a_fit_begins_where_it_is_told(store: DatasetStore) -> None:
@@ -135,7 +170,7 @@ def test_memory_that_does_not_suffice_is_said_so(
     store: DatasetStore, monkeypatch: pytest.MonkeyPatch, fit: Any
 ) -> None:
     monkeypatch.setattr(fitting, "fit", fit)
-    ended = fitting.run(_claim(store), store, "cpu", _go_on)
+    ended = _run(_claim(store), store)
     assert isinstance(ended, Failed)
     assert ended.code == "OUT_OF_MEMORY"
 
@@ -144,7 +179,7 @@ def test_points_that_do_not_fit_into_memory_are_said_so(
     store: DatasetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "open", _too_much_for_python)
-    ended = fitting.run(_claim(store), store, "cpu", _go_on)
+    ended = _run(_claim(store), store)
     assert isinstance(ended, Failed)
     assert ended.code == "OUT_OF_MEMORY"
 
@@ -155,7 +190,7 @@ def test_other_errors_pass_through(store: DatasetStore, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(fitting, "fit", break_down)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        fitting.run(_claim(store), store, "cpu", _go_on)
+        _run(_claim(store), store)
 
 
 def test_what_cannot_be_fitted_is_said_so(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,4 +198,4 @@ def test_what_cannot_be_fitted_is_said_so(store: DatasetStore, monkeypatch: pyte
         raise InvalidFit("points must be finite", ("dataset",))
 
     monkeypatch.setattr(fitting, "fit", refuse)
-    assert fitting.run(_claim(store), store, "cpu", _go_on) == Failed("INVALID_FIT", "points must be finite")
+    assert _run(_claim(store), store) == Failed("INVALID_FIT", "points must be finite")

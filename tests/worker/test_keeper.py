@@ -13,7 +13,9 @@ from service.worker.keeper import Keeper
 from tests.worker.conftest import environment, is_running, until
 
 NOTE_AND_DIE = "import sys, time; open(sys.argv[1], 'a').write(f'{time.time()}\\n'); sys.exit(3)"
-NOTE_AND_STAY = "import os, sys; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); sys.stdin.read()"
+NOTE_AND_STAY = (
+    "import os, sys; open(sys.argv[1], 'a').write(f'{os.getpid()}:{sys.argv[2]}\\n'); sys.stdin.read()"
+)
 STAY_WHATEVER_HAPPENS = (
     "import os, signal, sys, time\n"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -24,9 +26,8 @@ STAY_WHATEVER_HAPPENS = (
 
 def _keeper(monkeypatch: pytest.MonkeyPatch, notes: Path, code: str, n_workers: int = 1) -> Keeper:
     notes.touch()
-    keeping = Keeper(n_workers, {})
-    monkeypatch.setattr(keeping, "_command", [sys.executable, "-c", code, str(notes)])
-    return keeping
+    monkeypatch.setattr(keeper, "_command", lambda device: [sys.executable, "-c", code, str(notes), device])
+    return Keeper([f"cuda:{index}" for index in range(n_workers)], {})
 
 
 def _lines(notes: Path, n_lines: int) -> list[str]:
@@ -53,7 +54,9 @@ def test_each_slot_has_its_worker_and_all_end_with_a_stop(
 ) -> None:
     keeping = _keeper(monkeypatch, tmp_path / "notes", NOTE_AND_STAY, n_workers=3)
     keeping.start()
-    process_ids = {int(line) for line in _lines(tmp_path / "notes", 3)}
+    told = [line.split(":", 1) for line in _lines(tmp_path / "notes", 3)]
+    process_ids = {int(process_id) for process_id, _ in told}
+    assert sorted(device for _, device in told) == ["cuda:0", "cuda:1", "cuda:2"]
     assert len(process_ids) == 3
     keeping.stop()
     assert not any(is_running(process_id) for process_id in process_ids)
@@ -73,17 +76,17 @@ def test_a_worker_that_cannot_be_started_is_tried_again(
 ) -> None:
     monkeypatch.setattr(keeper, "_FIRST_PAUSE_SECONDS", 0.01)
     keeping = _keeper(monkeypatch, tmp_path / "notes", NOTE_AND_STAY)
-    working = list(keeping._command)
-    keeping._command[0] = str(tmp_path / "nothing")
+    working = keeper._command
+    monkeypatch.setattr(keeper, "_command", lambda _: [str(tmp_path / "nothing")])
     keeping.start()
     until(lambda: "could not be started" in caplog.text)
-    monkeypatch.setattr(keeping, "_command", working)
+    monkeypatch.setattr(keeper, "_command", working)
     _lines(tmp_path / "notes", 1)
     keeping.stop()
 
 
 def test_nothing_to_keep_is_nothing_to_do() -> None:
-    keeping = Keeper(0, {})
+    keeping = Keeper([], {})
     keeping.start()
     keeping.stop()
 
@@ -93,7 +96,7 @@ def test_a_worker_ends_when_its_server_is_killed(settings: Settings) -> None:
     code = (
         "import os, time\n"
         "from service.worker.keeper import Keeper\n"
-        "keeping = Keeper(1, os.environ, 'cpu')\n"
+        "keeping = Keeper(['cpu'], os.environ)\n"
         "keeping.start()\n"
         "while keeping._processes[0] is None:\n"
         "    time.sleep(0.01)\n"

@@ -12,9 +12,11 @@ from service.mixture.unconstrained import DiagonalForm, Unconstrained
 class Diagonal(Family):
     """covariance_k diagonal."""
 
-    name = "diag"
     storage_type = "diag"
     diagonal = True
+
+    def __init__(self, name: str = "diag") -> None:
+        self.name = name
 
     @override
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:

@@ -18,12 +18,14 @@ class Family(ABC):
         storage_type: the covariance type under which a fitted mixture is stored.
         diagonal: whether covariances are diagonal, and kept as (R, K, D) throughout.
         common_scale: whether the family is only closed under scaling all features alike.
+        closed_form: whether ``precisions_cholesky`` is the exact update that em needs.
     """
 
     name: str
     storage_type: str
     diagonal: bool = False
     common_scale: bool = False
+    closed_form: bool = True
 
     @abstractmethod
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:

@@ -13,8 +13,10 @@ from service.mixture.unconstrained import CorrelatedForm, Unconstrained
 class Full(Family):
     """covariance_k unconstrained."""
 
-    name = "full"
     storage_type = "full"
+
+    def __init__(self, name: str = "full") -> None:
+        self.name = name
 
     @override
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:

@@ -12,10 +12,12 @@ from service.mixture.unconstrained import DiagonalForm, Unconstrained
 class Spherical(Family):
     """covariance_k = variance_k I."""
 
-    name = "spherical"
     storage_type = "spherical"
     diagonal = True
     common_scale = True
+
+    def __init__(self, name: str = "spherical") -> None:
+        self.name = name
 
     @override
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:

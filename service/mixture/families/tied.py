@@ -13,8 +13,10 @@ from service.mixture.unconstrained import CorrelatedForm, Unconstrained
 class Tied(Family):
     """covariance_k = covariance."""
 
-    name = "tied"
     storage_type = "tied"
+
+    def __init__(self, name: str = "tied") -> None:
+        self.name = name
 
     @override
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:

@@ -39,4 +39,9 @@ class Univariate(Family):
 
     @override
     def stored(self, covariances: Tensor) -> Tensor:
-        return covariances.unsqueeze(-1) if self._per_component else covariances[:1]
+        return {
+            "full": covariances.unsqueeze(-1),
+            "tied": covariances[:1],
+            "diag": covariances,
+            "spherical": covariances[:, 0],
+        }[self.storage_type]

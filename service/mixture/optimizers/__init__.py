@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from service.mixture.families import Family
+from service.mixture.invalid import InvalidFit
 from service.mixture.optimizers.adam import Adam
 from service.mixture.optimizers.em import ExpectationMaximization
 from service.mixture.optimizers.lbfgs import LimitedMemoryBfgs
@@ -28,10 +30,22 @@ _MAKERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-def make_optimizer(request: Mapping[str, Any], n_samples: int) -> Optimizer:
-    """The optimiser that a validated request names, for so many points."""
-    # Every family here has a closed-form update, and accelerated em is the quickest wherever there is one.
-    name = "em" if request["name"] == "auto" else request["name"]
+def make_optimizer(request: Mapping[str, Any], family: Family, n_samples: int) -> Optimizer:
+    """The optimiser that a validated request names, for a family and so many points.
+
+    auto takes accelerated em wherever the family has its closed-form update, and lbfgs elsewhere.
+
+    Raises:
+        InvalidFit: when em is asked for and the family has no such update.
+    """
+    name = request["name"]
+    if name == "auto":
+        name = "em" if family.closed_form else "lbfgs"
+    if name == "em" and not family.closed_form:
+        raise InvalidFit(
+            f"em has no closed-form update for {family.name}; take the optimizer lbfgs or auto",
+            ("optimizer",),
+        )
     fields = {**DEFAULTS[name], **{key: value for key, value in request.items() if key != "name"}}
     return _MAKERS[name](**fields, n_samples=n_samples)
 

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from service.mixture import FitOptions, FitReport, InvalidFit, Progress, fit
+from tests.mixture.problems import gold_points
+
+SGD = {"name": "sgd", "batch_size": 37}
+
+
+def checkpoints_of(options: FitOptions, **more: Any) -> tuple[FitReport, list[bytes]]:
+    """The report, and the checkpoint before every single step."""
+    written: list[bytes] = []
+    report = fit(gold_points(300), options, checkpoint=written.append, checkpoint_seconds=0.0, **more)
+    return report, written
+
+
+def same(one: FitReport, other: FitReport) -> None:
+    assert one.mixture is not None
+    assert other.mixture is not None
+    assert torch.equal(one.mixture.weights, other.mixture.weights)
+    assert torch.equal(one.mixture.means, other.mixture.means)
+    assert torch.equal(one.mixture.covariances, other.mixture.covariances)
+    assert {**one.result, "elapsed_seconds": 0} == {**other.result, "elapsed_seconds": 0}
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"name": "em"}, {"name": "lbfgs"}, {"name": "sgd"}, {"name": "adam"}, SGD, {**SGD, "name": "adam"}],
+)
+def test_a_fit_resumed_anywhere_gives_the_same_numbers(optimizer):
+    options = FitOptions((2, 3), ("full", "diag"), optimizer=optimizer, n_init=3, max_steps=40)
+    report, written = checkpoints_of(options)
+    assert len(written) > 20
+    for place in (0, 1, len(written) // 3, 2 * len(written) // 3, len(written) - 1):
+        resumed = fit(gold_points(300), options, resume=written[place])
+        same(resumed, report)
+
+
+def test_a_resumed_fit_does_not_do_its_steps_again():
+    options = FitOptions((3,), optimizer={"name": "sgd"}, n_init=2, max_steps=30, tolerance=0)
+    _, written = checkpoints_of(options)
+    steps: list[int] = []
+
+    def note(progress: Progress) -> None:
+        steps.append(progress.step)
+
+    fit(gold_points(300), options, resume=written[20], watch=note)
+    assert steps == list(range(21, 31))
+
+
+def test_both_stages_of_a_large_fit_resume(monkeypatch):
+    monkeypatch.setattr("service.mixture.stages.SAMPLE_POINTS", 50)
+    monkeypatch.setattr("service.mixture.stages.SAMPLE_POINTS_PER_PARAMETER", 1)
+    options = FitOptions((3,), n_init=4)
+    report, written = checkpoints_of(options)
+    assert report.result["n_passes"] < report.result["n_steps"]
+    for checkpoint in written:
+        same(fit(gold_points(300), options, resume=checkpoint), report)
+
+
+def test_a_checkpoint_is_plain_arrays_and_counts_the_time_before():
+    options = FitOptions((3,), n_init=2)
+    report, written = checkpoints_of(options)
+    with np.load(io.BytesIO(written[-1]), allow_pickle=False) as archive:
+        assert all(archive[name].dtype != object for name in archive.files)
+    resumed = fit(gold_points(300), options, resume=written[-1])
+    assert resumed.result["elapsed_seconds"] > 0
+    assert report.result["elapsed_seconds"] > 0
+
+
+def test_checkpoints_are_not_written_more_often_than_asked():
+    written: list[bytes] = []
+    fit(gold_points(300), FitOptions((3,)), checkpoint=written.append, checkpoint_seconds=3600.0)
+    assert written == []
+
+
+@pytest.mark.parametrize("resume", [b"", b"nonsense", b"PK\x03\x04 torn"])
+def test_bytes_that_are_no_checkpoint_are_refused(resume):
+    with pytest.raises(InvalidFit, match="no checkpoint") as caught:
+        fit(gold_points(300), FitOptions((3,)), resume=resume)
+    assert caught.value.path == ("resume",)
+
+
+def test_a_checkpoint_of_another_fit_is_refused():
+    _, written = checkpoints_of(FitOptions((3,), n_init=2))
+    with pytest.raises(InvalidFit, match="another fit"):
+        fit(gold_points(300), FitOptions((3,), n_init=2, seed=1), resume=written[0])
+    with pytest.raises(InvalidFit, match="another fit"):
+        fit(gold_points(301), FitOptions((3,), n_init=2), resume=written[0])
