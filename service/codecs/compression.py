@@ -1,5 +1,7 @@
 """Compressed bodies."""
 
+import io
+
 import pyarrow as pa
 
 ENCODINGS = ("gzip", "zstd")
@@ -26,15 +28,13 @@ def decompress(body: bytes, encoding: str, limit_bytes: int) -> bytes:
         BadCompression: The bytes are not what their encoding says.
         TooLarge: More comes out than is allowed.
     """
-    pieces: list[bytes] = []
-    total = 0
+    whole = io.BytesIO()  # hands over its buffer without a copy
     try:
         with pa.input_stream(pa.py_buffer(body), compression=encoding) as stream:
             while piece := stream.read(_PIECE_BYTES):
-                total += len(piece)
-                if total > limit_bytes:
+                if whole.tell() + len(piece) > limit_bytes:
                     raise TooLarge
-                pieces.append(piece)
+                whole.write(piece)
     except OSError as error:
         raise BadCompression(f"the body is not valid {encoding}") from error
-    return b"".join(pieces)
+    return whole.getvalue()

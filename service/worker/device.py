@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -41,6 +42,8 @@ def detect(wanted: str) -> Device:
         wanted = "cuda:0" if torch.cuda.is_available() else "cpu"
     if wanted == "cpu":
         return Device("cpu", _cpu_name(), _memory_bytes())
+    if re.fullmatch(r"cuda(:\d+)?", wanted) is None:
+        raise ValueError(f"there is no device {wanted!r}; use auto, cpu, cuda or cuda:1")
     index = int(wanted.partition(":")[2] or 0)
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
         raise ValueError(

@@ -16,7 +16,18 @@ from typing import Any
 from service.mixture import Progress
 from service.storage.dataset_store import DatasetStore
 from service.worker import device, fitting
-from service.worker.messages import Checkpointed, Ended, Failed, Progressed, Ready, Refused, Start, Stop
+from service.worker.messages import (
+    Checkpointed,
+    Ended,
+    Failed,
+    Finished,
+    Progressed,
+    Ready,
+    Refused,
+    Start,
+    Stop,
+    Succeeded,
+)
 
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.25
@@ -60,28 +71,51 @@ class _Inbox:
                 self.starts.put(message)
 
 
-def _fit(start: Start, store: DatasetStore, device_name: str, connection: Connection, inbox: _Inbox) -> Ended:
-    begun = last_told = time.monotonic()
-    last: Progress | None = None
+class _Reporter:
+    """Tells the supervisor how a fit comes on, now and then, and remembers the last of it."""
 
-    def tell(progress: Progress) -> None:
-        connection.send(Progressed(_as_contract(progress, time.monotonic() - begun)))
+    def __init__(self, connection: Connection, inbox: _Inbox) -> None:
+        self._connection = connection
+        self._inbox = inbox
+        self._begun = self._last_told = time.monotonic()
+        self._last: Progress | None = None
 
-    def watch(progress: Progress) -> str | None:
-        nonlocal last, last_told
-        last, now = progress, time.monotonic()
-        if now - last_told >= _PROGRESS_SECONDS:
-            last_told = now
-            tell(progress)
-        return fitting.STOPPED if inbox.told_to_stop else None
+    def watch(self, progress: Progress) -> str | None:
+        """Answers `STOPPED` when the supervisor wants the fit stopped."""
+        self._last = progress
+        now = time.monotonic()
+        if now - self._last_told >= _PROGRESS_SECONDS:
+            self._last_told = now
+            self._connection.send(Progressed(_as_contract(progress, now - self._begun)))
+        return fitting.STOPPED if self._inbox.told_to_stop else None
 
+    def keep(self, state: bytes) -> None:
+        """Hands over a state to go on from."""
+        self._connection.send(Checkpointed(state))
+
+    def final(self, ended: Ended) -> dict[str, Any] | None:
+        """Returns the last progress; that of a success is complete."""
+        if self._last is None:
+            return None
+        progress = _as_contract(self._last, time.monotonic() - self._begun)
+        if isinstance(ended, Succeeded):
+            progress["restarts_done"] = progress["n_init"]
+            progress["log_likelihood"] = ended.result["log_likelihood"]
+            progress["remaining_seconds"] = 0.0
+        return progress
+
+
+def _fit(
+    start: Start, store: DatasetStore, device_name: str, connection: Connection, inbox: _Inbox
+) -> Finished:
+    reporter = _Reporter(connection, inbox)
+    ended = _ended(start, store, device_name, reporter)
+    return Finished(ended, reporter.final(ended))
+
+
+def _ended(start: Start, store: DatasetStore, device_name: str, reporter: _Reporter) -> Ended:
     try:
-        ended = fitting.run(
-            start, store, device_name, watch, lambda state: connection.send(Checkpointed(state))
-        )
-        if last is not None:
-            tell(last)
-        return ended
+        return fitting.run(start, store, device_name, reporter.watch, reporter.keep)
     except RuntimeError as error:
         if "CUDA" in str(error):
             raise  # the device's state is unknown: end the process, and let another try
@@ -98,7 +132,9 @@ def _internal(start: Start, error: Exception) -> Failed:
 
 
 def _as_contract(progress: Progress, elapsed_seconds: float) -> dict[str, Any]:
-    done = progress.step / max(progress.max_steps, 1)
+    # Restarts that run have done the same share of their steps; later candidates' have not begun.
+    running = len(progress.restart_log_likelihoods) * progress.step / max(progress.max_steps, 1)
+    done = min(1.0, (progress.restarts_done + running) / max(progress.n_init, 1))
     return {
         "step": progress.step,
         "max_steps": progress.max_steps,

@@ -1,14 +1,16 @@
 """The supervisor's end of a fitter: start it, talk to it, end it."""
 
 import multiprocessing
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from service.storage.workers import Device
-from service.worker.messages import Checkpointed, Ended, Progressed, Ready, Refused, Start, Stop
+from service.worker.messages import Checkpointed, Finished, Progressed, Ready, Refused, Start, Stop
 
 # Forking a process that has threads and CUDA is not safe.
 _SPAWN = multiprocessing.get_context("spawn")
+_LOOK_SECONDS = 0.2
 
 
 def _enter(connection: Connection, device: str, store_folder: Path) -> None:
@@ -29,24 +31,50 @@ class DeviceMissing(Exception):
 class FitterProcess:
     """A running fitter.
 
+    Args:
+        device: What to compute on, as in a request.
+        store_folder: Where the points are.
+        given_up: Asked again and again while it starts, which takes seconds; True ends that.
+
     Raises:
         DeviceMissing: The device asked for is not there.
-        FitterDied: It ended before it was ready.
+        FitterDied: It ended before it was ready, or was given up.
     """
 
-    def __init__(self, device: str, store_folder: Path) -> None:
+    def __init__(
+        self, device: str, store_folder: Path, *, given_up: Callable[[], bool] = lambda: False
+    ) -> None:
         self._connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(
             target=_enter, args=(theirs, device, store_folder), name="mixserve-fitter", daemon=True
         )
         self._process.start()
         theirs.close()
+        try:
+            self.device = self._device(given_up)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _device(self, given_up: Callable[[], bool]) -> Device:
+        while not wait([self._connection, self._process.sentinel], _LOOK_SECONDS):
+            if given_up():
+                raise FitterDied("given up before it was ready")
         first = self._receive()
         if isinstance(first, Refused):
-            self.kill()
             raise DeviceMissing(first.reason)
         assert isinstance(first, Ready), "a fitter speaks of its device first"  # noqa: S101
-        self.device: Device = first.device
+        return first.device
+
+    @property
+    def process_id(self) -> int:
+        """Its process."""
+        assert self._process.pid is not None, "it was started"  # noqa: S101
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        """Whether it can be handed a fit."""
+        return self._process.is_alive()
 
     def start(self, message: Start) -> None:
         """Hands it a fit.
@@ -64,7 +92,7 @@ class FitterProcess:
         """
         self._send(Stop())
 
-    def listen(self, timeout_seconds: float) -> Progressed | Checkpointed | Ended | None:
+    def listen(self, timeout_seconds: float) -> Progressed | Checkpointed | Finished | None:
         """Returns its next word, or None when it says nothing in time.
 
         Raises:
@@ -77,7 +105,7 @@ class FitterProcess:
         return message
 
     def kill(self) -> None:
-        """Ends it at once, whatever it is doing."""
+        """Ends it at once, whatever it is doing; again, it does nothing."""
         self._process.kill()
         self._process.join()
         self._connection.close()
@@ -88,7 +116,7 @@ class FitterProcess:
         except OSError as error:
             raise FitterDied from error
 
-    def _receive(self) -> "Ready | Refused | Progressed | Checkpointed | Ended":
+    def _receive(self) -> "Ready | Refused | Progressed | Checkpointed | Finished":
         try:
             return self._connection.recv()  # type: ignore[no-any-return]
         except (EOFError, OSError) as error:

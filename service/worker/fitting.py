@@ -31,32 +31,43 @@ def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep
         watch: Called at each step; returns `STOPPED` to stop, or None to go on.
         keep: Called now and then with a state to go on from.
     """
+    try:
+        return _run(start, store, device, watch, keep)
+    except InvalidFit as error:
+        return Failed("INVALID_FIT", str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return Failed("OUT_OF_MEMORY", f"The fit needed more memory than {device} has: {error}")
+
+
+def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep) -> Ended:
     claim = start.claim
     points = store.open(claim.dataset_sha256).columns()
     weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
-    try:
-        report = _resumed(
-            claim,
-            partial(
-                fit,
-                torch.from_numpy(points),
-                options_of(claim.request),
-                sample_weights=None if weights is None else torch.from_numpy(weights),
-                device="cpu" if claim.request["device"] == "cpu" else device,
-                watch=watch,
-                checkpoint=keep,
-                checkpoint_seconds=start.checkpoint_seconds,
-            ),
-        )
-    except InvalidFit as error:
-        return Failed("INVALID_FIT", str(error))
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        return Failed("OUT_OF_MEMORY", f"The fit needed more memory than {device} has: {error}")
+    report = _resumed(
+        claim,
+        partial(
+            fit,
+            torch.from_numpy(points),
+            options_of(claim.request),
+            sample_weights=None if weights is None else torch.from_numpy(weights),
+            device="cpu" if claim.request["device"] == "cpu" else device,
+            watch=watch,
+            checkpoint=keep,
+            checkpoint_seconds=start.checkpoint_seconds,
+        ),
+    )
     if report.outcome == STOPPED:
         return Stopped()
     if report.mixture is None:
         return Failed("FIT_COLLAPSED", report.message)
     return Succeeded(_result(claim, store, points, report, report.mixture), parameters_of(report.mixture))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On a CPU torch says it in words only.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _resumed(claim: Claim, fit_from: Callable[..., FitReport]) -> FitReport:

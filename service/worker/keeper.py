@@ -56,10 +56,23 @@ class Keeper:
 
     def _keep(self, slot: int) -> None:
         pause = _FIRST_PAUSE_SECONDS
-        while True:
-            with self._lock:
-                if self._stopping.is_set():
-                    return
+        while not self._stopping.is_set():
+            begun = time.monotonic()
+            ending = self._serve_once(slot)
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - begun > _HEALTHY_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            logger.error("%s; another worker starts in %.1f s", ending, pause)
+            self._stopping.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _serve_once(self, slot: int) -> str:
+        """Runs one worker process to its end, and says what that was."""
+        with self._lock:
+            if self._stopping.is_set():
+                return "none was started"
+            try:
                 # A session of its own: Ctrl-C in a terminal is for the server, which then ends its workers.
                 process = subprocess.Popen(  # noqa: S603 - our own command
                     _command(self._devices[slot]),
@@ -67,18 +80,12 @@ class Keeper:
                     env=self._environment,
                     start_new_session=True,
                 )
-                self._processes[slot] = process
-            begun = time.monotonic()
-            code = process.wait()
-            if self._stopping.is_set():
-                return
-            if time.monotonic() - begun > _HEALTHY_SECONDS:
-                pause = _FIRST_PAUSE_SECONDS
-            logger.error(
-                "worker process %d ended with %d; another starts in %.1f s", process.pid, code, pause
-            )
-            self._stopping.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            except OSError as error:
+                return f"a worker process could not be started: {error}"
+            self._processes[slot] = process
+        with process:  # closes its pipe at the end
+            process.wait()
+        return f"worker process {process.pid} ended with {process.returncode}"
 
 
 def _command(device: str) -> list[str]:

@@ -71,3 +71,11 @@ class Stopped:
 
 
 Ended = Succeeded | Failed | Stopped
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The fitter's last word on a fit: how it ended, and how far it had come."""
+
+    ended: Ended
+    progress: dict[str, Any] | None

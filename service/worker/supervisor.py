@@ -8,15 +8,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, TypeVar
 
-from service.errors import ServiceError, Unavailable
+from service.errors import ServiceError
 from service.settings import Settings
 from service.storage import changes, queue, workers
 from service.storage.database import Database
 from service.storage.queue import Claim, Standing
 from service.worker.fitter_process import FitterDied, FitterProcess
-from service.worker.messages import Checkpointed, Ended, Failed, Progressed, Start, Stopped, Succeeded
+from service.worker.messages import Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -37,6 +38,7 @@ class _Work:
     heartbeat_due: float
     deadline: float
     progress: dict[str, Any] | None = None
+    progress_written: bool = True
     progress_due: float = 0.0
     stop_outcome: str | None = None
     kill_at: float = field(default=float("inf"))
@@ -51,6 +53,7 @@ class Supervisor:
         self._wanted_device = device
         self._stopping = threading.Event()
         self._heartbeat_seconds = settings.lease_seconds / _HEARTBEATS_PER_LEASE
+        self._heartbeat_due = 0.0
 
     def stop(self) -> None:
         """Asks it to give its fit back and end; safe in a signal handler."""
@@ -61,13 +64,29 @@ class Supervisor:
 
         Raises:
             DeviceMissing: The device asked for is not there.
+            FitterDied: A process that could do fits does not start.
         """
-        self._fitter = self._new_fitter()
-        self._changes = changes.listen(self._database)
-        self._alive_due = 0.0
         try:
-            self._worker_id = self._insist(lambda: workers.register(self._database, self._fitter.device))
+            self._fitter = self._new_fitter()
+            try:
+                self._serve()
+            finally:
+                self._fitter.kill()
+        except FitterDied:
+            if not self._stopping.is_set():
+                raise
+        except ServiceError as error:
+            if not self._stopping.is_set():
+                raise
+            logger.warning("the worker ends without its database: %s", error)
+
+    def _serve(self) -> None:
+        self._changes = changes.listen(self._database)
+        try:
+            self._worker_id = self._insist(self._register)
             while not self._stopping.is_set():
+                if not self._fitter.is_alive():
+                    self._fitter = self._new_fitter()
                 claim = self._insist(self._claim)
                 if claim is not None:
                     self._do(claim)
@@ -75,23 +94,23 @@ class Supervisor:
                     self._changes.wait(min(_IDLE_SECONDS, self._heartbeat_seconds))
                 self._insist(self._say_alive)
             workers.unregister(self._database, self._worker_id)
-        except Unavailable as error:
-            # What it held is taken over when the lease runs out.
-            logger.error("ended without its database: %s", error)
         finally:
-            self._fitter.kill()
             self._changes.close()
 
     def _new_fitter(self) -> FitterProcess:
-        return FitterProcess(self._wanted_device, self._settings.dataset_store_folder)
+        folder = self._settings.dataset_store_folder
+        return FitterProcess(self._wanted_device, folder, given_up=self._stopping.is_set)
+
+    def _register(self) -> str:
+        return workers.register(self._database, self._fitter.device)
 
     def _say_alive(self) -> None:
-        """Writes the worker's own heartbeat when one is due."""
-        if time.monotonic() < self._alive_due:
-            return
-        if not workers.heartbeat(self._database, self._worker_id):
-            self._worker_id = workers.register(self._database, self._fitter.device)
-        self._alive_due = time.monotonic() + self._heartbeat_seconds
+        """Tells that this worker is there, when that is due."""
+        now = time.monotonic()
+        if now >= self._heartbeat_due:
+            if not workers.heartbeat(self._database, self._worker_id):
+                self._worker_id = self._register()
+            self._heartbeat_due = now + self._heartbeat_seconds
 
     def _claim(self) -> Claim | None:
         return queue.claim(
@@ -112,50 +131,51 @@ class Supervisor:
             ended = self._watch_over(work)
         except FitterDied as death:
             logger.error("fit %s lost its process: %s", claim.fit_id, death)
-            self._insist(lambda: queue.lose(self._database, claim, self._settings.max_attempts))
-            self._replace_fitter()
-            return
+            ended = self._end_of_orphan(work)
         if ended is not None:
-            self._insist(lambda: self._settle(work, ended))
+            self._settle(work, ended)
 
     def _watch_over(self, work: _Work) -> Ended | None:
         """Returns how the fit ended, or None when it is no longer this worker's."""
         while True:
             message = self._fitter.listen(_TICK_SECONDS)
-            if isinstance(message, Progressed):
-                work.progress = message.progress
-            elif isinstance(message, Checkpointed):
+            if isinstance(message, Checkpointed):
                 self._keep(work.claim, message.state)
-            elif message is not None:
-                return message
+            elif message is not None and message.progress is not None:
+                work.progress, work.progress_written = message.progress, False
+            if isinstance(message, Finished):
+                return message.ended
             standing = self._standing(work)
             if standing.lost:
                 logger.warning(
                     "fit %s has been taken over; what was computed is discarded", work.claim.fit_id
                 )
-                self._replace_fitter()
+                self._fitter.kill()
                 return None
             self._enforce(work, standing)
             if time.monotonic() >= work.kill_at:
-                self._replace_fitter()
+                # Its successor is started when all is written: that takes seconds.
+                self._fitter.kill()
                 return Stopped()
 
     def _standing(self, work: _Work) -> Standing:
         """Writes a heartbeat when one is due, else looks whether something changed."""
         now = time.monotonic()
-        fresh = work.progress if now >= work.progress_due else None
+        fresh = work.progress if not work.progress_written and now >= work.progress_due else None
         try:
             if fresh is not None or now >= work.heartbeat_due:
                 standing = queue.heartbeat(self._database, work.claim, self._settings.lease_seconds, fresh)
                 work.heartbeat_due = now + self._heartbeat_seconds
                 if fresh is not None:
-                    work.progress, work.progress_due = None, now + _PROGRESS_SECONDS
+                    work.progress_written, work.progress_due = True, now + _PROGRESS_SECONDS
                 self._say_alive()
                 return standing
             if self._changes.wait(0):
                 return queue.standing(self._database, work.claim)
-        except Unavailable as error:
+        except ServiceError as error:
             logger.warning("the fit %s goes on without its database: %s", work.claim.fit_id, error)
+            # What was not heard now is asked for soon.
+            work.heartbeat_due = work.progress_due = now + _RETRY_SECONDS
         return Standing(lost=False)
 
     def _keep(self, claim: Claim, state: bytes) -> None:
@@ -178,34 +198,48 @@ class Supervisor:
             self._fitter.stop()
             work.kill_at = time.monotonic() + _GRACE_SECONDS
 
-    def _settle(self, work: _Work, ended: Ended) -> None:
-        """Writes how the fit ended; a result that was ready before the wish to stop counts."""
-        claim = work.claim
-        if isinstance(ended, Succeeded):
-            mine = queue.succeed(self._database, claim, ended.result, ended.parameters, work.progress)
-        elif isinstance(ended, Failed):
-            mine = queue.fail(self._database, claim, ended.code, ended.message, work.progress)
-        elif work.stop_outcome == "cancelled":
-            mine = queue.cancelled(self._database, claim, work.progress)
-        elif work.stop_outcome == "timed_out":
-            message = f"The fit did not end within its timeout_seconds of {claim.timeout_seconds:g}."
-            mine = queue.fail(self._database, claim, "TIMED_OUT", message, work.progress)
-        else:
-            mine = queue.release(self._database, claim)
-        logger.info("fit %s: %s%s", claim.fit_id, type(ended).__name__.lower(), "" if mine else ", too late")
+    def _end_of_orphan(self, work: _Work) -> Ended | None:
+        """Returns how a fit ends whose process has died, or None when it goes back as a loss."""
+        if work.stop_outcome is not None or self._stopping.is_set():
+            return Stopped()  # a signal to the whole group reaches both
+        self._insist(lambda: queue.lose(self._database, work.claim, self._settings.max_attempts))
+        return None
 
-    def _replace_fitter(self) -> None:
-        self._fitter.kill()
-        if not self._stopping.is_set():
-            self._fitter = self._new_fitter()
+    def _settle(self, work: _Work, ended: Ended) -> None:
+        """Writes how the fit ended; one whose result cannot be written must not be done again and again."""
+        fit_id = work.claim.fit_id
+        try:
+            mine = self._insist(lambda: self._write(work, ended))
+        except ServiceError:
+            raise
+        except Exception as error:
+            logger.exception("the result of fit %s cannot be written", fit_id)
+            message = f"The result could not be kept ({type(error).__name__}); the log has the details."
+            failed = Failed("INTERNAL", message)
+            mine = self._insist(lambda: self._write(work, failed))
+        logger.info("fit %s: %s%s", fit_id, type(ended).__name__.lower(), "" if mine else ", too late")
+
+    def _write(self, work: _Work, ended: Ended) -> bool:
+        """Returns whether it counted; a result that was ready before the wish to stop does."""
+        claim, progress = work.claim, work.progress
+        if isinstance(ended, Succeeded):
+            return queue.succeed(self._database, claim, ended.result, ended.parameters, progress)
+        if isinstance(ended, Failed):
+            return queue.fail(self._database, claim, ended.code, ended.message, progress)
+        if work.stop_outcome == "cancelled":
+            return queue.cancelled(self._database, claim, progress)
+        if work.stop_outcome == "timed_out":
+            message = f"The fit did not end within its timeout_seconds of {claim.timeout_seconds:g}."
+            return queue.fail(self._database, claim, "TIMED_OUT", message, progress)
+        return queue.release(self._database, claim)
 
     def _insist(self, act: Callable[[], Value]) -> Value:
-        """Returns what a database call returns, trying again while the database does not answer."""
+        """Returns what a database call returns, trying again while it does not answer or is full."""
         while True:
             try:
                 return act()
-            except Unavailable as error:
-                if self._stopping.is_set():
+            except ServiceError as error:
+                if self._stopping.is_set() or error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 logger.warning("%s", error)
-                self._stopping.wait(_RETRY_SECONDS)
+                time.sleep(_RETRY_SECONDS)  # not on the event, whose lock a signal handler may want

@@ -122,6 +122,7 @@ FENCED: dict[str, Callable[[Database, Claim], bool]] = {
     "succeed": lambda database, held: queue.succeed(database, held, RESULT, PARAMETERS, PROGRESS),
     "fail": lambda database, held: queue.fail(database, held, "INTERNAL", "it broke", PROGRESS),
     "cancelled": lambda database, held: queue.cancelled(database, held, PROGRESS),
+    "checkpoint": lambda database, held: queue.checkpoint(database, held, b"late"),
     "release": queue.release,
     "lose": lambda database, held: queue.lose(database, held, max_attempts=1),
 }
@@ -135,6 +136,8 @@ def test_a_worker_that_lost_its_fit_writes_nothing(database: Database, dataset_i
     row = fit_row(database, held.fit_id)
     assert (row.status, row.token, row.worker_id) == ("running", held.token, "wrk_other")
     assert (row.progress, row.result, row.error) == (None, None, None)
+    with database.read() as session:
+        assert session.scalar(select(FitRow.checkpoint)) is None
     assert events_of(database, held.fit_id) == before
     assert _n_mixtures(database) == 0
 
@@ -212,3 +215,19 @@ def test_events_are_numbered_without_gaps(database: Database, dataset_id: str) -
     ]
     with database.read() as session:
         assert session.scalar(select(FitRow.n_events)) == 7
+
+
+def test_the_next_worker_goes_on_from_the_checkpoint(database: Database, dataset_id: str) -> None:
+    fit_id = queue_fit(database, dataset_id)
+    first = claimed(database)
+    assert first.checkpoint is None
+    assert queue.checkpoint(database, first, b"\x00early")
+    assert queue.checkpoint(database, first, b"\x00later")
+    assert queue.release(database, first)
+    second = claimed(database, lease_seconds=0.0)
+    assert second.checkpoint == b"\x00later"
+    third = claimed(database)
+    assert third.checkpoint == b"\x00later"
+    assert queue.succeed(database, third, RESULT, PARAMETERS)
+    with database.read() as session:
+        assert session.scalar(select(FitRow.checkpoint).where(FitRow.id == fit_id)) is None
