@@ -57,7 +57,7 @@ def serve(
 def worker(
     data_dir: DataDir = None,
     device: Device = "auto",
-    until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
+    kept: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Runs a worker alone: it takes fits from the queue and does them on one device.
 
@@ -67,6 +67,7 @@ def worker(
     _start_logging()
     from service.storage.database import Database
     from service.worker.fitter_process import DeviceMissing
+    from service.worker.keeper import pulse
     from service.worker.supervisor import Supervisor
 
     with _said_plainly():
@@ -79,8 +80,9 @@ def worker(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    if until_stdin_closes:
+    if kept:
         threading.Thread(target=_stop_when_stdin_closes, args=(supervisor,), daemon=True).start()
+        threading.Thread(target=pulse, daemon=True).start()
     try:
         supervisor.run()
     except DeviceMissing as error:

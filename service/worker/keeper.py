@@ -1,6 +1,8 @@
 """Keeps worker processes alive beside the HTTP server of `mixserve serve`."""
 
 import logging
+import os
+import select
 import subprocess
 import sys
 import threading
@@ -13,18 +15,22 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _HEALTHY_SECONDS = 60.0
 _END_SECONDS = 8.0
+_START_SECONDS = 60.0
+PULSE_SECONDS = 1.0
 
 
 class Keeper:
     """Starts workers and starts them again when they die, after a pause that grows while they keep dying.
 
     Each worker holds the read end of a pipe to this process, and ends when that closes: none outlives a
-    server that was killed.
+    server that was killed. Through another it gives a sign of life every second; one that is silent for as
+    long as a lease is killed, since frozen inside a transaction it would keep SQLite locked for everybody.
     """
 
-    def __init__(self, devices: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, devices: Sequence[str], environment: Mapping[str, str], lease_seconds: float) -> None:
         self._devices = list(devices)
         self._environment = dict(environment)
+        self._longest_silence_seconds = max(lease_seconds, 2 * PULSE_SECONDS)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * len(devices)
@@ -77,16 +83,38 @@ class Keeper:
                 process = subprocess.Popen(  # noqa: S603 - our own command
                     _command(self._devices[slot]),
                     stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
                     env=self._environment,
                     start_new_session=True,
                 )
             except OSError as error:
                 return f"a worker process could not be started: {error}"
             self._processes[slot] = process
-        with process:  # closes its pipe at the end
-            process.wait()
+        with process:  # closes its pipes at the end
+            self._listen(process)
         return f"worker process {process.pid} ended with {process.returncode}"
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Returns when a worker has ended, by itself or for its silence."""
+        assert process.stdout is not None, "it has a pipe"  # noqa: S101
+        pulse = process.stdout.fileno()
+        patience = _START_SECONDS
+        while select.select([pulse], [], [], patience)[0]:
+            if not os.read(pulse, 4096):
+                process.wait()
+                return
+            patience = self._longest_silence_seconds
+        logger.error("worker process %d has given no sign of life for %.1f s; killed", process.pid, patience)
+        process.kill()
+        process.wait()
+
+
+def pulse() -> None:
+    """Gives a worker's signs of life, for ever; a broken pipe ends it, for then the keeper is gone."""
+    while True:
+        os.write(sys.stdout.fileno(), b".")
+        time.sleep(PULSE_SECONDS)
 
 
 def _command(device: str) -> list[str]:
-    return [sys.executable, "-m", "service.cli", "worker", "--device", device, "--until-stdin-closes"]
+    return [sys.executable, "-m", "service.cli", "worker", "--device", device, "--kept"]

@@ -27,7 +27,7 @@ STAY_WHATEVER_HAPPENS = (
 def _keeper(monkeypatch: pytest.MonkeyPatch, notes: Path, code: str, n_workers: int = 1) -> Keeper:
     notes.touch()
     monkeypatch.setattr(keeper, "_command", lambda device: [sys.executable, "-c", code, str(notes), device])
-    return Keeper([f"cuda:{index}" for index in range(n_workers)], {})
+    return Keeper([f"cuda:{index}" for index in range(n_workers)], {}, 30)
 
 
 def _lines(notes: Path, n_lines: int) -> list[str]:
@@ -86,7 +86,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(
 
 
 def test_nothing_to_keep_is_nothing_to_do() -> None:
-    keeping = Keeper([], {})
+    keeping = Keeper([], {}, 30)
     keeping.start()
     keeping.stop()
 
@@ -96,7 +96,7 @@ def test_a_worker_ends_when_its_server_is_killed(settings: Settings) -> None:
     code = (
         "import os, time\n"
         "from service.worker.keeper import Keeper\n"
-        "keeping = Keeper(['cpu'], os.environ)\n"
+        "keeping = Keeper(['cpu'], os.environ, 30)\n"
         "keeping.start()\n"
         "while keeping._processes[0] is None:\n"
         "    time.sleep(0.01)\n"
