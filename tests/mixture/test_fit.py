@@ -77,7 +77,7 @@ def test_full_batch_em_never_lowers_the_likelihood():
     points = next(f for f in FIGURES if f["dataset"] == "iris" and f["n_components"] == 3)["points"]
     for seed in range(5):
         seen.clear()
-        fit(points, FitOptions((3,), n_init=1, seed=seed), watch=watch)
+        fit(points, FitOptions((3,), n_init=1, seed=seed, initialization={"method": "random"}), watch=watch)
         assert len(seen) > 5
         assert all(later >= earlier - 1e-7 for earlier, later in itertools.pairwise(seen))
 
@@ -259,7 +259,7 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical", "VEE", "VVE", "EEV"])
 @pytest.mark.parametrize("optimizer", ["auto", "lbfgs"])
 @pytest.mark.parametrize("case", HARD)
 def test_hard_data_get_an_answer_or_a_clear_refusal(case, optimizer, covariance_type):
