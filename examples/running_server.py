@@ -16,6 +16,8 @@ import httpx
 _SAYS_WHERE = "mixserve listens at "
 _START_SECONDS = 120.0
 _END_SECONDS = 15.0
+_LOG = "server.log"
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DidNotStart(Exception):
@@ -30,20 +32,40 @@ def running_server() -> Iterator[str]:
         DidNotStart: it did not get ready.
     """
     with tempfile.TemporaryDirectory(prefix="mixserve-demo-") as folder:
-        log = Path(folder) / "server.log"
-        with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--data-dir", f"{folder}/data"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C is for the demo, which then ends the server in good order
-            )
+        process = None
         try:
-            yield _ready_address(process, log)
+            with _signals_held():
+                process = _started(Path(folder))
+            yield _ready_address(process, Path(folder) / _LOG)
         finally:
-            _end(process)
+            if process:
+                _end(process)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Puts off Ctrl-C and its like to the end of the block: no process is started and then forgotten."""
+    held: list[int] = []
+    handlers = {number: signal.signal(number, lambda n, _: held.append(n)) for number in _ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
+
+
+def _started(folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / _LOG).open("wb") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--data-dir", f"{folder}/data"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is for the demo, which then ends the server in good order
+        )
 
 
 def _environment() -> dict[str, str]:
@@ -86,9 +108,8 @@ def _end_of(log: Path) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server and its workers; a second Ctrl-C does not get in the way."""
-    impatience = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    """Ends the server and its workers, however impatient the person is."""
+    with _signals_held():
         process.terminate()
         try:
             process.wait(_END_SECONDS)
@@ -97,5 +118,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
         assert process.stdout is not None
         process.stdout.close()
-    finally:
-        signal.signal(signal.SIGINT, impatience)

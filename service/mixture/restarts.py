@@ -59,7 +59,9 @@ def run_restarts(
     if finished is not None:
         return finished
     loop = journal.loop(name) or _begun(objective, optimizer, starts(), generators)
-    rule = Plateau(tolerance, optimizer.window)
+    # No rule can see a gain below the noise of a pass.
+    seen = max(tolerance, objective.statistics.noise) if tolerance > 0 else 0.0
+    rule = Plateau(seen, optimizer.window)
     while loop.running:
         journal.offer(name, loop)
         loop.state = optimizer.step(objective, loop.state)

@@ -102,14 +102,7 @@ def run_in_stages(
 def _sampled(objective: Objective, size: int, generator: torch.Generator) -> Objective:
     """The same objective on a sample of the points, drawn by their weights."""
     data = objective.statistics.data
-    drawn = torch.Generator().manual_seed(generator.initial_seed())
-    if data.weights is None:
-        index = torch.randint(data.n_samples, (size,), generator=drawn)
-    else:
-        cumulative = data.weights.cpu().cumsum(0)
-        uniform = torch.rand(size, dtype=torch.float64, generator=drawn) * cumulative[-1]
-        index = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=data.n_samples - 1)
-    sample = data.subset(index.to(data.points.device))
+    sample = data.sample(size, torch.Generator().manual_seed(generator.initial_seed()))
     regularization = objective.statistics.regularization
     passes = StatisticsPass(sample, diagonal=objective.family.diagonal, regularization=regularization)
     return replace(objective, statistics=passes)

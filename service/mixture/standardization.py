@@ -43,10 +43,16 @@ class StandardizedPoints:
         """What a mean log-likelihood in data units has more than one in standardised units, in nats."""
         return -float(self.scale.log().sum())
 
-    def subset(self, index: Tensor) -> StandardizedPoints:
-        """Some of the points, in the same coordinates; their weights are dropped (draw by weight instead)."""
-        chosen = self.points[:, index]
-        return replace(self, points=chosen, weights=None, total_weight=float(len(index)))
+    def sample(self, size: int, generator: torch.Generator) -> StandardizedPoints:
+        """So many points drawn by their weight, with replacement, each counting once."""
+        if self.weights is None:
+            index = torch.randint(self.n_samples, (size,), generator=generator)
+        else:
+            cumulative = self.weights.cpu().cumsum(0)
+            uniform = torch.rand(size, dtype=torch.float64, generator=generator) * cumulative[-1]
+            index = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=self.n_samples - 1)
+        chosen = self.points[:, index.to(self.points.device)]
+        return replace(self, points=chosen, weights=None, total_weight=float(size))
 
     def into(self, means: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:
         """Means (K, D) and covariances (K, D, D) of data units in these coordinates."""

@@ -8,16 +8,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from service.mixture.components import Components
+from service.mixture.components import Components, concatenate
 from service.mixture.families import Family
 from service.mixture.families.family import invert_cholesky
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.invalid import InvalidFit
-from service.mixture.kmeans import lloyd, nearest, spread_centres
+from service.mixture.kmeans import averages, lloyd, members, n_trials, spread_centres
+from service.mixture.optimizers.em_coordinates import coordinates, from_coordinates
 from service.mixture.standardization import StandardizedPoints
+from service.mixture.statistics import StatisticsPass
 
 # Centres are sought among so many points, and so many for each component.
-SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 5_000, 50
+SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 2_000, 100
+# How long starts are looked at before the best is chosen, and how far kept from spurious optima meanwhile.
+SCREENING_STEPS, SCREENING_REGULARIZATION = 20, 1e-3
 # A start's weights keep this share of an equal one, so that no component starts dead.
 SMALLEST_SHARE = 0.1
 
@@ -47,41 +51,71 @@ def clustered_start(
     family: Family,
     n_components: int,
     generators: list[torch.Generator],
-    lloyd_steps: int,
+    lloyd_steps: tuple[int, ...],
 ) -> Components:
-    """Centres by k-means++ (then Lloyd's steps) in whitened coordinates, one pooled covariance around them.
+    """Centres by k-means++ and Lloyd's steps in whitened coordinates, one pooled covariance around them.
 
     Whitening makes the choice blind to the scale and direction of features: an elongated cloud is
-    not cut across merely because it is long.
+    not cut across merely because it is long. Every restart tries as many sets of centres as ``lloyd_steps``
+    has entries, each refined so often (refined ones are best in many dimensions, bare ones find optima that
+    k-means would never start near), and goes on from the one that is the most likely after some steps of em.
+
+    References:
+        Biernacki, Celeux, Govaert, "Choosing starting values for the EM algorithm for getting the highest
+        likelihood in multivariate Gaussian mixture models", 2003.
     """
-    weights, means, covariances = [], [], []
-    most = max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * n_components)
-    whole = data.weights is None and data.n_samples <= most
-    sample = points = torch.empty(0)
-    for generator in generators:
-        if not whole or points.numel() == 0:
-            sample = _subsample(data, most, generator)
-            points = sample if family.common_scale else _whiten(sample)
-        centres = spread_centres(points, n_components, generator)
-        labels = lloyd(points, centres, lloyd_steps) if lloyd_steps else nearest(points, centres)
-        member = torch.nn.functional.one_hot(labels, n_components).double()
-        sizes = member.sum(0)
-        # A cluster can be empty when points coincide: it starts at its centre's own point.
-        mean = torch.where(
-            sizes[:, None] > 0, member.T @ sample / sizes.clamp_min(1)[:, None], sample.mean(0)
-        )
-        within = sample - mean[labels]
-        pooled = within.T @ within / sample.shape[0]
-        # Between clusters there is room: a share of the whole spread keeps the pooled covariance regular.
-        pooled += 1e-3 * torch.eye(data.n_features, dtype=torch.float64)
-        share = sizes / sizes.sum() + SMALLEST_SHARE / n_components
-        weights.append(share / share.sum())
-        means.append(mean)
-        covariances.append(pooled.expand(n_components, -1, -1))
-    stacked = torch.stack(covariances)
+    sample = _subsample(data, n_components, generators[0].initial_seed())
+    points = sample.points.T.double().cpu().contiguous()
+    flat = points if family.common_scale else _whiten(points)
+    shape = (len(lloyd_steps), n_components, n_trials(n_components))
+    drawn = [torch.rand(shape, dtype=torch.float64, generator=generator) for generator in generators]
+    uniforms = torch.stack(drawn, dim=1)
+    parts = []
+    for steps, numbers in zip(lloyd_steps, uniforms, strict=True):
+        centres = lloyd(flat, spread_centres(flat, numbers), steps)
+        parts.append(_around(data, family, points, members(flat, centres)))
+    if len(parts) == 1:
+        return parts[0]
+    return _most_likely(sample, family, parts)
+
+
+def _around(data: StandardizedPoints, family: Family, points: Tensor, member: Tensor) -> Components:
+    """Components at the means of clusters (R, K, n) of points (n, D), with their pooled covariance."""
+    n_features = points.shape[1]
+    whole = points.mean(0).expand(*member.shape[:2], n_features)
+    sizes, means = averages(points, member, whole)
+    shares = sizes / points.shape[0]
+    second = points.T @ points / points.shape[0]
+    between = (means * shares.unsqueeze(-1)).mT @ means
+    # Within clusters there may be no room at all: a little of the whole spread keeps the covariance regular.
+    pooled = second - between + 1e-3 * torch.eye(n_features, dtype=torch.float64)
+    covariances = pooled.unsqueeze(1).expand(*means.shape, n_features)
     if family.diagonal:
-        stacked = stacked.diagonal(dim1=-2, dim2=-1).contiguous()
-    return _built(data, family, torch.stack(weights), torch.stack(means), stacked)
+        covariances = covariances.diagonal(dim1=-2, dim2=-1)
+    weights = shares + SMALLEST_SHARE / member.shape[1]
+    return _built(data, family, weights / weights.sum(1, keepdim=True), means, covariances)
+
+
+def _most_likely(sample: StandardizedPoints, family: Family, parts: list[Components]) -> Components:
+    """For each restart, the most likely of its starts after some steps of em on a sample, as it is then."""
+    statistics = StatisticsPass(sample, diagonal=family.diagonal, regularization=SCREENING_REGULARIZATION)
+    components = concatenate(parts)
+    n_components, n_features = components.means.shape[1:]
+    for _ in range(SCREENING_STEPS):
+        image = coordinates(family, statistics(components))
+        following, valid = from_coordinates(family, image, n_components, n_features)
+        components = following if bool(valid.all()) else _replaced(components, following, valid)
+    values = statistics(components).log_likelihood.view(len(parts), -1)
+    best = values.nan_to_num(nan=-torch.inf).argmax(0)
+    n_restarts = values.shape[1]
+    return components.rows(best * n_restarts + torch.arange(n_restarts, device=best.device))
+
+
+def _replaced(components: Components, following: Components, valid: Tensor) -> Components:
+    """Those following where valid (R,), the others as they were."""
+    both = concatenate([following, components])
+    index = torch.arange(valid.shape[0], device=valid.device)
+    return both.rows(torch.where(valid, index, index + valid.shape[0]))
 
 
 def given_start(
@@ -118,19 +152,12 @@ def _built(
     return Components(log_weights.to(device), means.to(device), cholesky.contiguous().to(device))
 
 
-def _subsample(data: StandardizedPoints, most: int, generator: torch.Generator) -> Tensor:
-    """At most so many points drawn by their weight, (n, D) float64 on the CPU."""
-    points = data.points
-    if data.weights is not None:
-        size = min(data.n_samples, most)
-        cumulative = data.weights.cpu().cumsum(0)
-        uniform = torch.rand(size, dtype=torch.float64, generator=generator) * cumulative[-1]
-        index = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=data.n_samples - 1)
-        points = points[:, index.to(points.device)]
-    elif data.n_samples > most:
-        index = torch.randint(data.n_samples, (most,), generator=generator)
-        points = points[:, index.to(points.device)]
-    return points.T.double().cpu().contiguous()
+def _subsample(data: StandardizedPoints, n_components: int, seed: int) -> StandardizedPoints:
+    """Enough points to find clusters among, drawn by their weight; the same for all restarts of a fit."""
+    most = max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * n_components)
+    if data.weights is None and data.n_samples <= most:
+        return data
+    return data.sample(min(most, data.n_samples), torch.Generator().manual_seed(seed))
 
 
 def _whiten(sample: Tensor) -> Tensor:
@@ -145,7 +172,7 @@ def _whiten(sample: Tensor) -> Tensor:
 Start = Callable[[StandardizedPoints, Family, int, list[torch.Generator]], Components]
 
 STARTS: dict[str, Start] = {
-    "kmeans++": partial(clustered_start, lloyd_steps=0),
-    "kmeans": partial(clustered_start, lloyd_steps=50),
+    "kmeans++": partial(clustered_start, lloyd_steps=(10, 0, 0, 0)),
+    "kmeans": partial(clustered_start, lloyd_steps=(50,)),
     "random": random_start,
 }

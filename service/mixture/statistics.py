@@ -15,6 +15,8 @@ from service.mixture.standardization import StandardizedPoints
 
 # The largest rounding error of a log-density, in nats, that the product of features may make.
 ERROR_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
+# What rounding alone may change in a mean log-likelihood from one pass to the next, relative to its size.
+NOISE = {torch.float64: 1e-11, torch.float32: 2e-6}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,7 @@ class StatisticsPass:
         data: the points.
         regularization: lambda; the objective is the likelihood of the densities times
             exp(-lambda tr(precision) / 2), whose exact M-step adds lambda to covariance diagonals.
+        noise: what rounding may change in a mean log-likelihood, relative to its size.
     """
 
     def __init__(self, data: StandardizedPoints, *, diagonal: bool, regularization: float) -> None:
@@ -73,6 +76,7 @@ class StatisticsPass:
         self.regularization = regularization
         self.device = data.points.device
         self.dtype = data.points.dtype
+        self.noise = NOISE[self.dtype]
         kind = SquareFeatures if diagonal else PairFeatures
         self.features: QuadraticFeatures = kind(data.n_features, self.device)
         self._largest = data.points.abs().amax(dim=1).double()

@@ -139,6 +139,16 @@ def test_a_signal_in_the_middle_cleans_up(tmp_path: Path, number: signal.Signals
         assert demo.left_nothing_behind()
 
 
+def test_two_signals_in_a_row_clean_up(tmp_path: Path):
+    with running(tmp_path) as demo:
+        until(lambda: "running" in demo.said or demo.process.poll() is not None, 90)
+        for _ in range(2):
+            demo.process.send_signal(signal.SIGINT)
+        assert demo.process.wait(END_SECONDS) == 130
+        assert "Traceback" not in demo.said
+        assert demo.left_nothing_behind()
+
+
 def test_a_signal_before_the_service_is_ready_cleans_up(tmp_path: Path):
     with running(tmp_path) as demo:
         until(lambda: list(demo.temporary.rglob("server.log")), 60)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -217,3 +218,20 @@ def test_without_a_browser_that_can_be_had_the_tests_say_what_to_install(monkeyp
     with pytest.raises(SystemExit) as ended:
         require_browser.main()
     assert "apt-get install chromium" in str(ended.value)
+
+
+def test_a_missing_browser_is_installed_where_that_can_be_done(monkeypatch, tmp_path):
+    """An apt-get that notes what it was asked, and puts a chromium on the PATH when asked to install it."""
+    asked = tmp_path / "asked"
+    apt = tmp_path / "apt-get"
+    apt.write_text(
+        f'#!/bin/sh\necho "$@" >> {asked}\n'
+        f'case "$*" in *install*chromium*) cp "$0" {tmp_path}/chromium;; esac\n'
+        'test "$DEBIAN_FRONTEND" = noninteractive\n'
+    )
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.setattr(require_browser, "can_install", lambda: True)
+    monkeypatch.setattr(require_browser, "browser_path", lambda: shutil.which("chromium", path=str(tmp_path)))
+    require_browser.main()
+    assert [line.split()[1] for line in asked.read_text().splitlines()] == ["update", "install"]

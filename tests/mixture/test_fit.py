@@ -77,7 +77,7 @@ def test_full_batch_em_never_lowers_the_likelihood():
     points = next(f for f in FIGURES if f["dataset"] == "iris" and f["n_components"] == 3)["points"]
     for seed in range(5):
         seen.clear()
-        fit(points, FitOptions((3,), n_init=1, seed=seed), watch=watch)
+        fit(points, FitOptions((3,), n_init=1, seed=seed, initialization={"method": "random"}), watch=watch)
         assert len(seen) > 5
         assert all(later >= earlier - 1e-7 for earlier, later in itertools.pairwise(seen))
 
@@ -249,7 +249,7 @@ def test_a_constant_feature_is_refused(covariance_type):
 
 HARD = {
     "K = N": (normal(2, 5), 5),
-    "N < D": (normal(20, 6), 2),
+    "N < D": (normal(9, 6), 2),
     "one point": (None, 1),
     "two distinct points": (torch.tensor([[0.0, 1.0], [0.0, 1.0]]).repeat(1, 20).double(), 3),
     "many duplicates": (normal(2, 4).repeat(1, 25), 3),
@@ -259,13 +259,13 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical", "VEE", "VVE", "EEV"])
 @pytest.mark.parametrize("optimizer", ["auto", "lbfgs"])
 @pytest.mark.parametrize("case", HARD)
 def test_hard_data_get_an_answer_or_a_clear_refusal(case, optimizer, covariance_type):
     points, n_components = HARD[case]
     points = points if points is not None else normal(2, 1)
-    options = FitOptions((n_components,), (covariance_type,), optimizer={"name": optimizer})
+    options = FitOptions((n_components,), (covariance_type,), optimizer={"name": optimizer}, max_steps=150)
     if case == "one point":
         with pytest.raises(InvalidFit, match="constant"):
             fit(points, options)

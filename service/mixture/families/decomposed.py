@@ -24,7 +24,7 @@ from service.mixture.unconstrained import Unconstrained
 from service.mixture.unconstrained_decomposed import DecomposedForm
 
 # Alternating updates gain a factor at every round; these many bring volumes and shapes to rounding.
-ROUNDS = 200
+ROUNDS = 100
 SETTLED = 1e-13
 
 

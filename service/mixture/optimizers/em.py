@@ -1,11 +1,14 @@
 """Expectation maximisation, sped up by Anderson acceleration that never lowers the likelihood.
 
 An EM step is a step of gradient ascent, preconditioned by the complete data's Fisher information. Its
-iteration is a fixed point problem, which Anderson's method extrapolates from the last few steps.
+iteration is a fixed point problem, which Anderson's method extrapolates from the last few steps. Where the
+likelihood is not concave along the last step, a fixed point is as likely a saddle as a maximum; there the
+step is not extrapolated but stretched, twice as far each time that this climbs.
 
 References:
     Dempster, Laird, Rubin, "Maximum likelihood from incomplete data via the EM algorithm", 1977.
     Xu, Jordan, "On convergence properties of the EM algorithm for Gaussian mixtures", 1996.
+    Salakhutdinov, Roweis, "Adaptive overrelaxed bound optimization methods", 2003.
     Walker, Ni, "Anderson acceleration for fixed-point iterations", 2011.
     Henderson, Varadhan, "Damped Anderson acceleration with restarts and monotonicity control for
     accelerating EM and EM-like algorithms", 2019.
@@ -23,8 +26,8 @@ from service.mixture.optimizers.optimizer import Objective, Optimizer, State
 
 MEMORY = 8
 RIDGE = 1e-10
-# What rounding alone may take from a mean log-likelihood between two passes.
-DROP = 1e-11
+# How far a step may be stretched beyond the plain one.
+STRETCH, LONGEST = 2.0, 1e4
 # A component with less than this share of one point has nothing left to be estimated from.
 SMALLEST_COUNT = 1e-6
 
@@ -52,6 +55,7 @@ class ExpectationMaximization(Optimizer):
             "residual_differences": history.clone(),
             "fresh": torch.ones(n_restarts, dtype=torch.bool, device=x.device),
             "slot": torch.zeros(n_restarts, dtype=torch.int64, device=x.device),
+            "stretch": x.new_ones(n_restarts),
             "best": x.new_full((n_restarts,), -torch.inf),
             "log_likelihood": x.new_full((n_restarts,), -torch.inf),
             "decrement": x.new_full((n_restarts,), torch.inf),
@@ -65,11 +69,11 @@ class ExpectationMaximization(Optimizer):
         total = objective.statistics.data.total_weight
         log_likelihood = statistics.log_likelihood / total
         image = coordinates(objective.family, statistics)
-        climbed = log_likelihood >= state["best"] - DROP * state["best"].abs().clamp_min(1.0)
-        climbed |= torch.isinf(state["best"])
-        kept = _remember(state, image, climbed)
+        allowed = objective.statistics.noise * state["best"].abs().clamp_min(1.0)
+        climbed = (log_likelihood >= state["best"] - allowed) | torch.isinf(state["best"])
         scale = metric(objective, current)
-        target, decrement = _extrapolate(kept, scale)
+        kept, concave = _remember(state, image, climbed, scale)
+        target, decrement, stretch = _next_point(kept, concave, scale)
         # After a drop the plain step from the last accepted point is taken: it cannot drop.
         target = torch.where(climbed.unsqueeze(1), target, state["image"])
         image = torch.where(climbed.unsqueeze(1), image, state["image"])
@@ -82,9 +86,11 @@ class ExpectationMaximization(Optimizer):
             "means": following.means,
             "precisions_cholesky": following.precisions_cholesky,
             "image": image,
+            "stretch": torch.where(climbed, stretch, 1.0),
             "best": torch.maximum(log_likelihood, state["best"]),
             "log_likelihood": torch.where(climbed, log_likelihood, state["best"]),
-            "decrement": torch.where(climbed, decrement, torch.inf),
+            # A plain step cannot drop: where it seems to, rounding is all that is left to see.
+            "decrement": torch.where(climbed, decrement, torch.where(state["fresh"], 0.0, torch.inf)),
             "valid": valid & (smallest > SMALLEST_COUNT),
         }
 
@@ -94,45 +100,54 @@ class ExpectationMaximization(Optimizer):
         return from_coordinates(objective.family, state["image"], objective.n_components, n_features)[0]
 
 
-def _remember(state: State, image: Tensor, climbed: Tensor) -> State:
-    """The history with the latest differences in it; emptied where the last step did not climb."""
+def _remember(state: State, image: Tensor, climbed: Tensor, scale: Tensor) -> tuple[State, Tensor]:
+    """The history with the latest differences in it, and whether the last step saw a concave likelihood (R,).
+
+    The history is emptied where the last step did not climb, and takes no step that saw convexity: with the
+    metric F, step s and change of residual f that is s^T F f >= 0.
+    """
     x, residual = state["x"], image - state["x"]
+    move, turn = x - state["last_x"], residual - state["last_residual"]
     known = climbed & ~state["fresh"]
+    concave = ~known | ((move * turn * scale.square()).sum(1) < 0)
     slot = state["slot"]
-    place = torch.nn.functional.one_hot(slot, MEMORY).bool() & known.unsqueeze(1)
+    place = (torch.nn.functional.one_hot(slot, MEMORY).bool() & (known & concave).unsqueeze(1)).unsqueeze(2)
     keep = climbed.view(-1, 1, 1)
-
-    def pushed(history: Tensor, latest: Tensor) -> Tensor:
-        return torch.where(place.unsqueeze(2), latest.unsqueeze(1), history) * keep
-
-    return {
-        **state,
-        "x_differences": pushed(state["x_differences"], x - state["last_x"]),
-        "residual_differences": pushed(state["residual_differences"], residual - state["last_residual"]),
-        "last_x": torch.where(climbed.unsqueeze(1), x, state["last_x"]),
-        "last_residual": torch.where(climbed.unsqueeze(1), residual, state["last_residual"]),
-        "slot": torch.where(known, (slot + 1) % MEMORY, slot),
+    accepted = climbed.unsqueeze(1)
+    history = {
+        "x_differences": torch.where(place, move.unsqueeze(1), state["x_differences"]) * keep,
+        "residual_differences": torch.where(place, turn.unsqueeze(1), state["residual_differences"]) * keep,
+        "last_x": torch.where(accepted, x, state["last_x"]),
+        "last_residual": torch.where(accepted, residual, state["last_residual"]),
+        "slot": torch.where(known & concave, (slot + 1) % MEMORY, slot),
         "fresh": ~climbed,
     }
+    return {**state, **history}, concave
 
 
-def _extrapolate(state: State, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Anderson's next point (R, P), and the climb that it expects, in nats per point (R,).
+def _next_point(state: State, concave: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Anderson's next point (R, P), the climb it expects in nats per point (R,), and the stretch used (R,).
 
     The mixing minimises the residual in the Fisher metric; with the metric F, residual f and step p the
-    expected climb is f^T F p / 2, as in Newton's method.
+    expected climb is f^T F p / 2, as in Newton's method. Where that is no climb, or the likelihood is not
+    concave, the plain step is stretched.
     """
-    residual = state["last_residual"] * scale
+    plain = state["last_residual"]
+    residual = plain * scale
     differences = state["residual_differences"] * scale.unsqueeze(1)
     gram = differences @ differences.mT
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     diagonal.add_(RIDGE * diagonal.amax(1, keepdim=True) + torch.finfo(torch.float64).tiny)
-    right = differences @ residual.unsqueeze(-1)
-    mixing, failed = torch.linalg.solve_ex(gram, right)
+    mixing, failed = torch.linalg.solve_ex(gram, differences @ residual.unsqueeze(-1))
     mixing = torch.where((failed == 0).view(-1, 1, 1), mixing, 0.0).nan_to_num_()
     back = (mixing * (state["x_differences"] + state["residual_differences"])).sum(1)
-    step = state["last_residual"] - back
-    return state["last_x"] + step, 0.5 * (residual * (step * scale)).sum(1)
+    decrement = 0.5 * (residual * ((plain - back) * scale)).sum(1)
+    stretched = ~concave | (decrement <= 0)
+    stretch = torch.where(stretched, (STRETCH * state["stretch"]).clamp_max(LONGEST), 1.0)
+    step = torch.where(stretched.unsqueeze(1), plain * stretch.unsqueeze(1), plain - back)
+    # A stretched step expects at least what the plain one does, and more than a tolerance never hides.
+    expected = torch.where(stretched, stretch * 0.5 * residual.square().sum(1), decrement)
+    return state["last_x"] + step, expected, stretch
 
 
 def _follow(objective: Objective, target: Tensor, image: Tensor) -> tuple[Components, Tensor, Tensor]:

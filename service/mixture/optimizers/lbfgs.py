@@ -28,6 +28,8 @@ class LimitedMemoryBfgs(Optimizer):
     """Quasi-Newton descent on the mean negative log-likelihood of all points."""
 
     name = "lbfgs"
+    # A trial point that is not taken gains nothing; some steps on end without gain mean an optimum.
+    window = 3
 
     @override
     def start(self, objective: Objective, components: Components, seeds: list[torch.Generator]) -> State:
