@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 TORCH_VARIANT ?=
 TORCH_INDEX := $(if $(TORCH_VARIANT),--extra-index-url https://download.pytorch.org/whl/$(TORCH_VARIANT))
 
-.PHONY: help demo serve test check bench format clean
+.PHONY: help demo serve test check chaos bench format clean
 
 help: ## lists the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -29,6 +29,10 @@ check: $(VENV)/installed-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(VENV)/installed-dev ## kills any process of a running service, a hundred times on each database
+	$(BIN)/python -m tests.chaos --database sqlite
+	$(BIN)/python -m tests.chaos --database postgresql
 
 bench: $(VENV)/installed ## measures what the service adds to a fit
 	$(BIN)/python -m benchmarks.service_latency

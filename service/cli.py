@@ -66,7 +66,7 @@ def worker(
     settings = _settings(data_dir)
     _start_logging()
     from service.storage.database import Database
-    from service.worker.fitter_process import DeviceMissing
+    from service.worker.fitter_process import DeviceMissing, FitterDied
     from service.worker.keeper import pulse
     from service.worker.supervisor import Supervisor
 
@@ -87,6 +87,8 @@ def worker(
         supervisor.run()
     except DeviceMissing as error:
         _fail(str(error))
+    except FitterDied as error:
+        _fail(f"the process that does the fits did not start: {error}")
 
 
 @app.command()

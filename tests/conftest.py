@@ -79,7 +79,8 @@ class PostgresqlServer:
 
 
 @contextmanager
-def _postgresql_server() -> Iterator[PostgresqlServer]:
+def running_postgresql() -> Iterator[PostgresqlServer]:
+    """Yields a PostgreSQL of its own, gone at the end of the block."""
     # Not under pytest's folder: that one is closed to other users, and as root the server runs as another.
     folder = Path(tempfile.mkdtemp(prefix="mixserve-pg-"))
     folder.chmod(0o755)
@@ -94,14 +95,14 @@ def _postgresql_server() -> Iterator[PostgresqlServer]:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgresqlServer]:
     """The PostgreSQL of this test process."""
-    with _postgresql_server() as server:
+    with running_postgresql() as server:
         yield server
 
 
 @pytest.fixture
-def own_postgresql_server() -> Iterator[PostgresqlServer]:
+def ownrunning_postgresql() -> Iterator[PostgresqlServer]:
     """A PostgreSQL for one test, which may stop and start it."""
-    with _postgresql_server() as server:
+    with running_postgresql() as server:
         yield server
 
 

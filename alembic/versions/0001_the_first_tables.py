@@ -14,6 +14,7 @@ branch_labels = None
 depends_on = None
 
 LIVE = sa.text("status IN ('queued', 'running')")
+ENDED = sa.text("finished_at IS NOT NULL")
 
 
 def upgrade() -> None:
@@ -90,6 +91,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("fits", schema=None) as batch_op:
         batch_op.create_index("ix_fits_dataset_id_id", ["dataset_id", "id"], unique=False)
+        batch_op.create_index(
+            "ix_fits_finished_at", ["finished_at"], sqlite_where=ENDED, postgresql_where=ENDED
+        )
         batch_op.create_index(
             "ix_fits_live", [sa.text("priority DESC"), "id"], sqlite_where=LIVE, postgresql_where=LIVE
         )
@@ -177,6 +181,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_fits_worker_id"))
         batch_op.drop_index(batch_op.f("ix_fits_weights_sha256"))
         batch_op.drop_index("ix_fits_status_id")
+        batch_op.drop_index("ix_fits_finished_at")
         batch_op.drop_index("ix_fits_dataset_id_id")
 
     op.drop_table("fits")

@@ -164,6 +164,14 @@ class DatasetStore:
         """Removes a file. Call it under a lock on its hash, when nothing refers to it."""
         self.path(sha256).unlink(missing_ok=True)
 
+    def contents(self, older_than_seconds: float) -> Iterator[str]:
+        """Yields the content hash of every file that was published longer ago than this."""
+        limit = time.time() - older_than_seconds
+        for path in self._files.glob("*/*.arrow"):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if path.stat().st_mtime <= limit:
+                    yield path.stem
+
     def discard_old_drafts(self, older_than_seconds: float = 86_400.0) -> None:
         """Removes drafts that a killed process left behind."""
         limit = time.time() - older_than_seconds

@@ -96,11 +96,13 @@ def delete(database: Database, store: DatasetStore, dataset_id: str) -> None:
             remove_unused(database, store, sha256)
 
 
-def remove_unused(database: Database, store: DatasetStore, sha256: str) -> None:
-    """Removes a file of the store unless something refers to it."""
+def remove_unused(database: Database, store: DatasetStore, sha256: str) -> bool:
+    """Removes a file of the store unless something refers to it; returns whether nothing did."""
     with database.write() as session:
         database.lock(session, sha256)
         dataset = exists().where(or_(DatasetRow.sha256 == sha256, DatasetRow.components_sha256 == sha256))
         fit = exists().where(FitRow.weights_sha256 == sha256)
-        if not session.scalar(select(or_(dataset, fit))):
-            store.remove(sha256)
+        if session.scalar(select(or_(dataset, fit))):
+            return False
+        store.remove(sha256)
+        return True

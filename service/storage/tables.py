@@ -24,6 +24,7 @@ from service.storage.identifiers import new_id
 ID_LENGTH = 32
 LIVE = ("queued", "running")
 LIVE_SQL = text("status IN ('queued', 'running')")
+ENDED_SQL = text("finished_at IS NOT NULL")
 
 
 def _id(prefix: str) -> Mapped[str]:
@@ -92,6 +93,13 @@ class FitRow(Table):
         ),
         Index("ix_fits_status_id", "status", "id"),
         Index("ix_fits_dataset_id_id", "dataset_id", "id"),
+        # For what is removed by age.
+        Index(
+            "ix_fits_finished_at",
+            "finished_at",
+            sqlite_where=ENDED_SQL,
+            postgresql_where=ENDED_SQL,
+        ),
     )
 
     id: Mapped[str] = _id("fit")

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 logger = logging.getLogger(__name__)
 
@@ -111,9 +112,10 @@ class Keeper:
 
 def pulse() -> None:
     """Gives a worker's signs of life, for ever; a broken pipe ends it, for then the keeper is gone."""
-    while True:
-        os.write(sys.stdout.fileno(), b".")
-        time.sleep(PULSE_SECONDS)
+    with suppress(BrokenPipeError):
+        while True:
+            os.write(sys.stdout.fileno(), b".")
+            time.sleep(PULSE_SECONDS)
 
 
 def _command(device: str) -> list[str]:
