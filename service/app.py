@@ -23,6 +23,7 @@ from service.api.fit_watcher import FitWatcher
 from service.api.query import refuse_unknown
 from service.api.request_ids import RequestIds
 from service.api.services import Services
+from service.api.upkeep import Upkeep
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
@@ -44,7 +45,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
-    services = Services(settings, database, DatasetStore(settings.dataset_store_folder), FitWatcher(database))
+    store = DatasetStore(settings.dataset_store_folder)
+    services = Services(settings, database, store, FitWatcher(database), Upkeep(settings, database, store))
     app = FastAPI(
         title="mixserve",
         version=version("mixserve"),
@@ -73,8 +75,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    services.store.discard_old_drafts()
     services.watcher.start()
+    services.upkeep.start()
     yield
+    services.upkeep.close()
     services.watcher.close()
     services.database.close()

@@ -63,5 +63,8 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
 
 def _environment(settings: Settings) -> dict[str, str]:
     """Returns the environment that gives a worker process the same settings."""
-    given = {f"MIXSERVE_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    given = {
+        f"MIXSERVE_{name.upper()}": "" if value is None else str(value)
+        for name, value in settings.model_dump().items()
+    }
     return {**os.environ, **given}

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     idempotency_seconds: float = Field(
         86_400.0, ge=86_400.0, description="how long an Idempotency-Key is kept"
     )
+    retention_days: float | None = Field(
+        None, gt=0, description="ended fits older than this are removed; none: kept until deleted"
+    )
     auth: Literal["none", "trusted-network"] = Field(
         "none", description="none: loopback only; trusted-network: the network itself keeps strangers out"
     )

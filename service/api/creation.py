@@ -67,7 +67,8 @@ def _creation(
     if answer is not None:
         raise Replayed(answer)
     try:
-        yield Creation(idempotency_key, holder)
+        with services.upkeep.serving(idempotency_key, holder):
+            yield Creation(idempotency_key, holder)
     except BaseException:
         idempotency.abandon(services.database, idempotency_key, holder)
         raise

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.api.fit_watcher import FitWatcher
+from service.api.upkeep import Upkeep
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
@@ -13,12 +14,13 @@ from service.storage.dataset_store import DatasetStore
 
 @dataclass(frozen=True)
 class Services:
-    """The settings, the database, the dataset store and the watcher of one app."""
+    """What one app has one of."""
 
     settings: Settings
     database: Database
     store: DatasetStore
     watcher: FitWatcher
+    upkeep: Upkeep
 
 
 def _services(request: Request) -> Services:

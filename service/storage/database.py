@@ -99,7 +99,7 @@ class Database:
             Unavailable: The database does not answer, or stays locked.
             ServiceError: There is no room left on its disk (STORAGE_FULL).
         """
-        undo: list[Callable[[], None]] = []
+        undo: list[Callable[[], object]] = []
         try:
             with (
                 _client_readable_errors(),
@@ -126,7 +126,7 @@ class Database:
         finally:
             self._turn.release()
 
-    def when_undone(self, session: Session, act: Callable[[], None]) -> None:
+    def when_undone(self, session: Session, act: Callable[[], object]) -> None:
         """Has something outside the database taken back when this writing session fails, after its end."""
         session.info[_UNDO].append(act)
 

@@ -1,5 +1,6 @@
 """Idempotency keys: what a key was first used for, and the answer it got."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,11 @@ from service.storage.columns import now_plus
 from service.storage.database import Database
 from service.storage.tables import IdempotencyKeyRow
 
-# A first call that takes longer than this is taken for dead, and the key goes to the next.
-SERVING_SECONDS = 300.0
+# The process that serves a first call renews its key this often; one that has not been renewed for the longer
+# time was held by a process that died, and goes to the next call. Taken from a living one, which was frozen,
+# it costs that one its answer, never a second creation: see `complete`.
+RENEWAL_SECONDS = 3.0
+SERVING_SECONDS = 12.0
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,10 @@ def begin(
     """
     with database.write() as session:
         old = IdempotencyKeyRow.created_at < now_plus(-kept_seconds)
-        # Only this key's: of all the keys of a day, those without an answer could not be found quickly.
         dead = and_(
-            IdempotencyKeyRow.key == key,
-            IdempotencyKeyRow.created_at < now_plus(-SERVING_SECONDS),
-            IdempotencyKeyRow.status.is_(None),
+            IdempotencyKeyRow.created_at < now_plus(-SERVING_SECONDS), IdempotencyKeyRow.status.is_(None)
         )
-        session.execute(delete(IdempotencyKeyRow).where(or_(old, dead)))
+        session.execute(delete(IdempotencyKeyRow).where(IdempotencyKeyRow.key == key, or_(old, dead)))
         insert = sqlite.insert if database.is_sqlite else postgresql.insert
         made = session.execute(
             insert(IdempotencyKeyRow)
@@ -89,6 +90,21 @@ def complete(session: Session, key: str, holder: str, answer: StoredAnswer) -> N
     if session.execute(statement).scalar() is None:
         raise Conflict(
             "IDEMPOTENCY_KEY_IN_USE", "Another call with this Idempotency-Key has overtaken this one."
+        )
+
+
+def renew(database: Database, held: Mapping[str, str]) -> None:
+    """Says that calls are still being served, by key and holder."""
+    with database.write() as session:
+        session.execute(
+            update(IdempotencyKeyRow)
+            .where(
+                IdempotencyKeyRow.key.in_(held),
+                IdempotencyKeyRow.holder.in_(held.values()),
+                IdempotencyKeyRow.status.is_(None),
+            )
+            .values(created_at=now_plus())
+            .execution_options(synchronize_session=False)
         )
 
 

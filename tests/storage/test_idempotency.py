@@ -115,13 +115,15 @@ def test_an_answer_is_kept_for_its_time_and_not_longer(database: Database) -> No
     assert _begin(database, "three", sha256="b" * 64) is None
 
 
-def test_old_keys_go_when_others_are_used(database: Database) -> None:
+def test_a_call_that_says_it_is_still_served_keeps_its_key(database: Database) -> None:
     _begin(database, "one")
-    _complete(database, "one")
-    _age(database, DAY + 1)
-    _begin(database, "two", key="another key")
-    with database.read() as session:
-        assert session.get(IdempotencyKeyRow, "key") is None
+    _age(database, SERVING_SECONDS + 1)
+    idempotency.renew(database, {"key": "one", "another key": "two"})
+    with pytest.raises(Conflict):
+        _begin(database, "two")
+    _age(database, SERVING_SECONDS + 1)
+    idempotency.renew(database, {"key": "another"})
+    assert _begin(database, "two") is None
 
 
 def test_of_many_calls_at_once_one_holds_the_key(database: Database) -> None:
