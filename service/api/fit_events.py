@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from service.api.answers import JSON, JsonAnswer, negotiate
 from service.api.query import LARGEST_PAGE
 from service.api.services import Services, Use
+from service.errors import Unavailable
 from service.schemas.fit import FINAL_STATUSES, FitEvent
 from service.schemas.service import Page
 from service.storage import events, fits
@@ -61,6 +62,15 @@ async def get_fit_events(
 
 async def _stream(services: Services, fit_id: str, seen: int) -> AsyncIterator[bytes]:
     yield format_sse_event(retry=_RETRY_MS)
+    try:
+        async for block in _blocks(services, fit_id, seen):
+            yield block
+    except Unavailable:
+        # The answer has begun, so no problem can be sent; the client comes again behind its last event.
+        yield format_sse_event(comment="the database does not answer", retry=_RETRY_MS)
+
+
+async def _blocks(services: Services, fit_id: str, seen: int) -> AsyncIterator[bytes]:
     while True:
         rows = await run_in_threadpool(_after, services, fit_id, seen, LARGEST_PAGE)
         for row in rows:
