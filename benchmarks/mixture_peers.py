@@ -1,9 +1,9 @@
-"""Whole fits at default settings against scikit-learn (and pomegranate where it is installed), quality included.
+"""Whole fits at default settings against scikit-learn, quality included.
 
     python -m benchmarks.mixture_peers [names ...] [--n-init 8] [--seed 0]
 
-Prints one JSON line per data set and a last one with the geometric mean of the ratios. A set on which either
-ends worse by more than 1e-4 nats per point is counted as such, and so is a failure; nothing is dropped.
+Prints one JSON line per data set and a last one with the geometric mean of the ratios. A set on which we
+end worse by more than 1e-4 nats per point is counted as such, and so is a failure; nothing is dropped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def ours(problem: Problem, n_init: int, seed: int) -> tuple[float, FitReport]:
 
 
 def scikit_learn(problem: Problem, n_init: int, seed: int) -> tuple[float, float | None, bool]:
-    """Seconds, mean log-likelihood or None for a failure, and whether a component lies at the floor."""
+    """Seconds, mean log-likelihood or None for a failure, and whether a component is at the floor."""
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -27,7 +27,7 @@ class Problem:
 def _clusters(
     seed: int, n_samples: int, n_features: int, n_components: int, *, spread: float, stretch: float = 1.0
 ) -> Array:
-    """Gaussian clusters with random covariances; spread is the distance of centres, stretch their axes' ratio."""
+    """Gaussian clusters; spread is the distance of centres, stretch the ratio of their axes."""
     generator = np.random.default_rng(seed)
     labels = generator.choice(n_components, n_samples, p=generator.dirichlet(np.full(n_components, 5.0)))
     centres = spread * generator.normal(size=(n_components, n_features))
@@ -46,7 +46,10 @@ def _gold(n_samples: int) -> Array:
     means = np.array([[-1, -1], [-1, 1], [1, 1]])
     covariances = np.array([[[0.25, 0], [0, 0.04]], [[0.09, 0], [0, 0.09]], [[0.16, 0.16], [0.16, 0.25]]])
     factors = np.linalg.cholesky(covariances)
-    return means[labels] + np.einsum("nij,nj->ni", factors[labels], generator.normal(size=(n_samples, 2)))
+    points: Array = means[labels] + np.einsum(
+        "nij,nj->ni", factors[labels], generator.normal(size=(n_samples, 2))
+    )
+    return points
 
 
 def _parallel(n_samples: int) -> Array:
@@ -54,12 +57,14 @@ def _parallel(n_samples: int) -> Array:
     generator = np.random.default_rng(1)
     labels = generator.integers(4, size=n_samples)
     along, across = 10 * generator.normal(size=n_samples), 0.3 * generator.normal(size=n_samples)
-    return np.column_stack([along, 2 * labels + across]) @ np.array([[0.8, 0.6], [-0.6, 0.8]])
+    answer: Array = np.column_stack([along, 2 * labels + across]) @ np.array([[0.8, 0.6], [-0.6, 0.8]])
+    return answer
 
 
 def _mixed_scales(n_samples: int) -> Array:
     points = _clusters(2, n_samples, 4, 4, spread=3)
-    return points * np.array([1e-6, 1.0, 1e3, 1e6])
+    answer: Array = points * np.array([1e-6, 1.0, 1e3, 1e6])
+    return answer
 
 
 def _background(n_samples: int) -> Array:
@@ -71,16 +76,21 @@ def _background(n_samples: int) -> Array:
 
 def _heavy_tails(n_samples: int) -> Array:
     generator = np.random.default_rng(4)
-    return generator.standard_t(4, size=(n_samples, 2)) + 3 * generator.integers(2, size=(n_samples, 1))
+    answer: Array = generator.standard_t(4, size=(n_samples, 2)) + 3 * generator.integers(
+        2, size=(n_samples, 1)
+    )
+    return answer
 
 
 def _columns(name: str) -> Array:
-    return np.loadtxt(REFERENCE / f"{name}.csv", delimiter=",", skiprows=1)
+    answer: Array = np.loadtxt(REFERENCE / f"{name}.csv", delimiter=",", skiprows=1)
+    return answer
 
 
 def _digits() -> Array:
     pixels = datasets.load_digits().data
-    return pixels[:, pixels.std(axis=0) > 0]
+    answer: Array = pixels[:, pixels.std(axis=0) > 0]
+    return answer
 
 
 MAKERS: list[Callable[[], Problem]] = [

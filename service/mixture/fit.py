@@ -135,7 +135,8 @@ def _checked(points: Tensor, weights: Tensor | None, options: FitOptions) -> Poi
         raise InvalidFit(
             f"points has shape {tuple(points.shape)}; it must be (D, N), neither zero", ("dataset",)
         )
-    if not bool(torch.isfinite(points).all()):
+    # A NaN or an infinity shows in the extremes, which need no copy of the points.
+    if not all(torch.isfinite(end) for end in torch.aminmax(points)):
         raise InvalidFit("points must be finite; there is a NaN or an infinity", ("dataset",))
     if weights is not None:
         if weights.shape != points.shape[1:]:

@@ -6,7 +6,7 @@ from service.mixture.families import FAMILIES
 from service.mixture.feature_sums import CHUNK_BYTES, KEPT_FEATURES_BYTES
 from service.mixture.optimizers import em, lbfgs
 from service.mixture.options import FitOptions
-from service.mixture.starts import SUBSAMPLE, SUBSAMPLE_PER_COMPONENT
+from service.mixture.starts import SUBSAMPLE, SUBSAMPLE_PER_COMPONENT, SUBSAMPLE_PER_FEATURE
 
 # What torch and its threads take beside tensors once a fit has run.
 OVERHEAD_BYTES = 64 << 20
@@ -24,13 +24,15 @@ def estimate_fit_bytes(n_samples: int, n_features: int, options: FitOptions) -> 
     most = max(options.n_components)
     diagonal = all(FAMILIES[name].diagonal for name in options.covariance_type)
     covariance = n_features if diagonal else n_features * n_features
-    # Given points, a float64 copy while standardising with one temporary, and the standardised points.
-    data = n_samples * n_features * (8 + 8 + 8 + item)
+    # Given points, the standardised ones, and the copy of a split when some are held out.
+    data = n_samples * (n_features * (8 + 8 + item) + 2 * 8)
     rows = options.n_init * most
     mixtures = 8 * rows * (1 + n_features + covariance)
     histories = 2 * max(em.MEMORY, lbfgs.MEMORY) + 24
     n_rows = 1 + n_features + covariance
     chunk = max(4 * CHUNK_BYTES, 64 * item * (rows + n_rows))
-    sample = min(n_samples, max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * most))
+    sample = min(
+        n_samples, max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * most, SUBSAMPLE_PER_FEATURE * n_features)
+    )
     starts = 8 * sample * (3 * n_features + 2 * most)
     return int(data + mixtures * histories + 2 * chunk + KEPT_FEATURES_BYTES + starts + OVERHEAD_BYTES)

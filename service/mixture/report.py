@@ -13,6 +13,7 @@ from service.mixture.candidates import Candidate, Optimum
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.options import FitOptions
 from service.mixture.scores import Scores, log_likelihood, score
+from service.mixture.standardization import BLOCK
 
 _INTERRUPTIONS = {
     "cancelled": "the fit was cancelled before it ended",
@@ -176,15 +177,10 @@ class Table:
         """For one component, the maximum-likelihood parameters as sums over the points."""
         if row.candidate.n_components != 1:
             return None
-        shares = self._weights
-        shares = torch.full_like(self._points[0], 1.0).double() if shares is None else shares.double()
-        points = self._points.double()
-        mean = points @ shares / shares.sum()
-        centred = points - mean[:, None]
-        covariance = (centred * shares) @ centred.T / shares.sum()
+        shift, covariance = _weighted_covariance(self._points, self._weights)
         reduced = _single_component_covariance(row.candidate, covariance)
         mixture = GaussianMixture(
-            torch.ones(1, dtype=torch.float64), mean[None], reduced, row.candidate.family.storage_type
+            torch.ones(1, dtype=torch.float64), shift[None], reduced, row.candidate.family.storage_type
         )
         try:
             value: float | None = log_likelihood(mixture, self._points, self._weights)
@@ -205,6 +201,24 @@ class Table:
         message = _NON_FINITE if outcome == "non_finite" else _COLLAPSE.format(n=n_restarts)
         result = {"outcome": outcome, "optima": self._optima(self._candidates[0]), "candidates": table}
         return FitReport(outcome, message, None, result)
+
+
+def _weighted_covariance(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D) of points (D, N), float64, block by block."""
+    n_features, n_samples = points.shape
+    total = float(n_samples) if weights is None else float(weights.sum(dtype=torch.float64))
+    mean = torch.zeros(n_features, dtype=torch.float64)
+    covariance = torch.zeros(n_features, n_features, dtype=torch.float64)
+    blocks = [slice(start, start + BLOCK) for start in range(0, n_samples, BLOCK)]
+    for columns in blocks:
+        part = points[:, columns].double()
+        mean += part.sum(1) if weights is None else part @ weights[columns].double()
+    mean /= total
+    for columns in blocks:
+        centred = points[:, columns].double() - mean[:, None]
+        weighted = centred if weights is None else centred * weights[columns].double()
+        covariance += weighted @ centred.T
+    return mean, covariance / total
 
 
 def _single_component_covariance(candidate: Candidate, covariance: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from service.mixture.components import Components
 from service.mixture.invalid import InvalidFit
+
+BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +87,9 @@ def standardize(
     Raises:
         InvalidFit: for a feature that is the same in every point, which leaves the likelihood unbounded.
     """
-    wide = points.double()
-    weights = None if sample_weights is None else sample_weights.double()
-    shift, variance = _moments(wide, weights)
+    shift, variance, largest = _moments(points, sample_weights)
     # Rounding alone gives a constant feature a standard deviation of some eps times its size.
-    rounding = 8 * torch.finfo(points.dtype).eps * wide.abs().amax(dim=1)
+    rounding = 8 * torch.finfo(points.dtype).eps * largest
     constant = variance.sqrt() <= rounding
     if bool(constant.any()):
         i = int(constant.nonzero()[0][0])
@@ -100,18 +101,34 @@ def standardize(
     scale = variance.sqrt()
     if common_scale:
         scale = variance.mean().sqrt().expand_as(scale).clone()
-    standard = ((wide - shift[:, None]) / scale[:, None]).to(device=device, dtype=dtype).contiguous()
-    total = float(points.shape[1]) if weights is None else float(weights.sum())
-    return StandardizedPoints(
-        standard, None if weights is None else weights.to(device), total, shift.cpu(), scale.cpu()
-    )
+    standard = torch.empty(points.shape, dtype=dtype, device=device)
+    for columns in _blocks(points.shape[1]):
+        standard[:, columns] = ((points[:, columns].double() - shift[:, None]) / scale[:, None]).to(dtype)
+    total = float(points.shape[1])
+    weights = None if sample_weights is None else sample_weights.double().to(device)
+    if weights is not None:
+        total = float(weights.sum())
+    return StandardizedPoints(standard, weights, total, shift.cpu(), scale.cpu())
 
 
-def _moments(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each feature, (D,) each, in two sweeps so that no digits are lost."""
-    if weights is None:
-        mean = points.mean(dim=1)
-        return mean, (points - mean[:, None]).square_().mean(dim=1)
-    share = weights / weights.sum()
-    mean = points @ share
-    return mean, (points - mean[:, None]).square_() @ share
+def _moments(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and largest size of each feature, (D,) float64, in two sweeps to keep digits."""
+    n_features, n_samples = points.shape
+    total = float(n_samples) if weights is None else float(weights.sum(dtype=torch.float64))
+    mean = torch.zeros(n_features, dtype=torch.float64, device=points.device)
+    variance, largest = mean.clone(), mean.clone()
+    for columns in _blocks(n_samples):
+        part = points[:, columns].double()
+        largest = torch.maximum(largest, part.abs().amax(dim=1))
+        mean += part.sum(1) if weights is None else part @ weights[columns].double()
+    mean /= total
+    for columns in _blocks(n_samples):
+        squares = (points[:, columns].double() - mean[:, None]).square_()
+        variance += squares.sum(1) if weights is None else squares @ weights[columns].double()
+    return mean, variance / total, largest
+
+
+def _blocks(n_samples: int) -> Iterator[slice]:
+    """Columns in blocks that keep temporary copies small beside the points."""
+    for start in range(0, n_samples, BLOCK):
+        yield slice(start, start + BLOCK)

@@ -18,10 +18,11 @@ from service.mixture.optimizers.em_coordinates import coordinates, from_coordina
 from service.mixture.standardization import StandardizedPoints
 from service.mixture.statistics import StatisticsPass
 
-# Centres are sought among so many points, and so many for each component.
-SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 2_000, 100
+# Centres are sought among so many points at least, so many for each component, so many for each feature.
+SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 1_000, 100
+SUBSAMPLE_PER_FEATURE = 50
 # How long starts are looked at before the best is chosen, and how far kept from spurious optima meanwhile.
-SCREENING_STEPS, SCREENING_REGULARIZATION = 20, 1e-3
+SCREENING_STEPS, SCREENING_TOLERANCE, SCREENING_REGULARIZATION = 20, 1e-4, 1e-3
 # A start's weights keep this share of an equal one, so that no component starts dead.
 SMALLEST_SHARE = 0.1
 
@@ -101,11 +102,15 @@ def _most_likely(sample: StandardizedPoints, family: Family, parts: list[Compone
     statistics = StatisticsPass(sample, diagonal=family.diagonal, regularization=SCREENING_REGULARIZATION)
     components = concatenate(parts)
     n_components, n_features = components.means.shape[1:]
+    values = components.means.new_full((components.means.shape[0],), -torch.inf)
     for _ in range(SCREENING_STEPS):
-        image = coordinates(family, statistics(components))
-        following, valid = from_coordinates(family, image, n_components, n_features)
+        sums = statistics(components)
+        before, values = values, sums.log_likelihood / sample.total_weight
+        if bool((values - before < SCREENING_TOLERANCE).all()):
+            break
+        following, valid = from_coordinates(family, coordinates(family, sums), n_components, n_features)
         components = following if bool(valid.all()) else _replaced(components, following, valid)
-    values = statistics(components).log_likelihood.view(len(parts), -1)
+    values = values.view(len(parts), -1)
     best = values.nan_to_num(nan=-torch.inf).argmax(0)
     n_restarts = values.shape[1]
     return components.rows(best * n_restarts + torch.arange(n_restarts, device=best.device))
@@ -154,7 +159,7 @@ def _built(
 
 def _subsample(data: StandardizedPoints, n_components: int, seed: int) -> StandardizedPoints:
     """Enough points to find clusters among, drawn by their weight; the same for all restarts of a fit."""
-    most = max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * n_components)
+    most = max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * n_components, SUBSAMPLE_PER_FEATURE * data.n_features)
     if data.weights is None and data.n_samples <= most:
         return data
     return data.sample(min(most, data.n_samples), torch.Generator().manual_seed(seed))

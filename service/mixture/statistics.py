@@ -79,7 +79,8 @@ class StatisticsPass:
         self.noise = NOISE[self.dtype]
         kind = SquareFeatures if diagonal else PairFeatures
         self.features: QuadraticFeatures = kind(data.n_features, self.device)
-        self._largest = data.points.abs().amax(dim=1).double()
+        lowest, highest = torch.aminmax(data.points, dim=1)  # abs() would copy the points
+        self._largest = torch.maximum(-lowest, highest).double()
         self._weights = None if data.weights is None else data.weights.to(self.dtype)
         self._sums = FeatureSums(data.points, self._weights, self.features)
 

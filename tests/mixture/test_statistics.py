@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 
+from service.mixture import GaussianMixture
 from service.mixture.components import Components
 from service.mixture.standardization import StandardizedPoints
 from service.mixture.statistics import Statistics, StatisticsPass
@@ -142,3 +144,71 @@ def test_minibatches_over_all_points_equal_the_whole():
     halves = [passed.minibatch(components, order[:, :20]), passed.minibatch(components, order[:, 20:])]
     for name in ("log_likelihood", "counts", "first", "second"):
         torch.testing.assert_close(sum(getattr(half, name) for half in halves), getattr(whole, name))
+
+
+def test_the_centred_form_agrees_with_forty_digits():
+    # A component a millionth wide, tilted, beside a wide one: squares about zero would lose every digit.
+    mpmath.mp.dps = 40
+    mean = [1.25, -0.75]
+    narrow = [[1e-12, 0.9e-12], [0.9e-12, 1e-12]]
+    mixture = GaussianMixture.from_parameters(
+        weights=[0.3, 0.7], means=[mean, [0.0, 0.0]], covariances=[narrow, [[1.0, 0.0], [0.0, 1.0]]]
+    )
+    generator = torch.Generator().manual_seed(0)
+    points = torch.cat(
+        [
+            mixture.means[0] + 1e-6 * torch.randn(6, 2, dtype=torch.float64, generator=generator),
+            torch.randn(6, 2, dtype=torch.float64, generator=generator),
+        ]
+    )
+    passed = StatisticsPass(plain_points(points.T.contiguous()), diagonal=False, regularization=0.0)
+    statistics = passed(components_of(mixture))
+    assert statistics.origin is not None
+
+    def density(point: list[float], k: int) -> mpmath.mpf:
+        covariance = mpmath.matrix(mixture.covariances[k].tolist())
+        offset = mpmath.matrix(
+            [a - mpmath.mpf(b) for a, b in zip(point, mixture.means[k].tolist(), strict=True)]
+        )
+        square = (offset.T * mpmath.inverse(covariance) * offset)[0]
+        return mpmath.exp(-square / 2) / (2 * mpmath.pi * mpmath.sqrt(mpmath.det(covariance)))
+
+    total, counts = mpmath.mpf(0), [mpmath.mpf(0), mpmath.mpf(0)]
+    for point in points.tolist():
+        exact = [mpmath.mpf(x) for x in point]
+        shares = [mpmath.mpf(w) * density(exact, k) for k, w in enumerate(mixture.weights.tolist())]
+        total += mpmath.log(sum(shares))
+        counts = [count + share / sum(shares) for count, share in zip(counts, shares, strict=True)]
+    assert float(statistics.log_likelihood[0]) == pytest.approx(float(total), rel=1e-9)
+    assert statistics.counts[0].tolist() == pytest.approx([float(count) for count in counts], rel=1e-9)
+    assert float(mixture.log_density(points).sum()) == pytest.approx(float(total), rel=1e-10)
+
+
+@pytest.mark.parametrize(("n_features", "n_components"), [(256, 2), (2, 1024), (64, 16)])
+def test_many_features_and_many_components_agree_with_the_centred_form(n_features, n_components):
+    mixture = random_mixture(n_components, n_features, seed=0, covariance_type="full")
+    points, _ = mixture.sample(60, torch.Generator().manual_seed(0))
+    passed = StatisticsPass(plain_points(points.T.contiguous()), diagonal=False, regularization=0.0)
+    components = components_of(mixture)
+    by_features, centred = passed._by_features(components), passed._centred(components)
+    expected = mixture.log_density(points).sum()
+    torch.testing.assert_close(by_features.log_likelihood[0], expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(centred.log_likelihood[0], expected, rtol=1e-11, atol=0)
+    torch.testing.assert_close(by_features.counts, centred.counts, rtol=1e-7, atol=1e-9)
+    for about in zip(about_zero(by_features), about_zero(centred), strict=True):
+        torch.testing.assert_close(*about, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_float32_passes_stay_within_their_bound(diagonal):
+    mixture = random_mixture(3, 3, seed=1, covariance_type="diag" if diagonal else "full")
+    points, _ = mixture.sample(500, torch.Generator().manual_seed(0))
+    wide = StatisticsPass(plain_points(points.T.contiguous()), diagonal=diagonal, regularization=0.0)
+    narrow = StatisticsPass(
+        plain_points(points.T.float().contiguous()), diagonal=diagonal, regularization=0.0
+    )
+    components = components_of(mixture, diagonal=diagonal)
+    expected, given = wide(components), narrow(components)
+    torch.testing.assert_close(given.log_likelihood / 500, expected.log_likelihood / 500, rtol=0, atol=1e-5)
+    torch.testing.assert_close(given.counts, expected.counts, rtol=1e-4, atol=1e-3)
+    assert given.counts.dtype == torch.float64

@@ -125,7 +125,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """Returns the environment of a worker with these settings, which computes on one thread."""
     given = {
         f"MIXSERVE_{name.upper()}": str(getattr(settings, name))
-        for name in ("data_dir", "database_url", "lease_seconds", "max_attempts")
+        for name in ("data_dir", "database_url", "lease_seconds", "max_attempts", "checkpoint_seconds")
     }
     return {**os.environ, **given, "OMP_NUM_THREADS": "1"}
 
@@ -154,7 +154,7 @@ def worker(
     folder = tmp_path_factory.mktemp("worker")
     server = request.getfixturevalue("postgresql_server") if request.param == "postgresql" else None
     url = server.create(migrated=True) if server else f"sqlite:///{folder / 'shared.sqlite3'}"
-    settings = Settings(data_dir=folder, database_url=url)
+    settings = Settings(data_dir=folder, database_url=url, checkpoint_seconds=0.2)
     database = Database(url)
     migrations.upgrade(database)
     database.close()

@@ -32,7 +32,37 @@ def test_without_a_gpu_auto_is_the_cpu() -> None:
     assert (found.device, found.type) == ("cpu", "cpu")
     assert found.name
     assert 0 < found.memory_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert device.default_worker_count() == 1
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(
+    ("wanted", "n_workers", "slots"),
+    [("auto", None, ["cpu"]), ("cpu", 3, ["cpu"] * 3), ("auto", 2, ["cpu"] * 2), ("cpu", 0, [])],
+)
+def test_without_a_gpu_workers_share_the_cpu(wanted: str, n_workers: int | None, slots: list[str]) -> None:
+    assert device.slots(wanted, n_workers) == slots
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("wanted", "n_workers", "slots"),
+    [
+        ("auto", None, ["cuda:0", "cuda:1"]),
+        ("auto", 1, ["cuda:0"]),
+        ("auto", 3, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda:1", None, ["cuda:1"]),
+        ("cpu", None, ["cpu"]),
+        ("auto", 0, []),
+    ],
+)
+def test_workers_take_gpus_in_turn(wanted: str, n_workers: int | None, slots: list[str]) -> None:
+    assert device.slots(wanted, n_workers) == slots
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_no_worker_is_started_for_a_device_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="there is no cuda:3"):
+        device.slots("cuda:3", 2)
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -46,7 +76,6 @@ def test_a_gpu_is_found_by_its_name(wanted: str, index: int) -> None:
 @pytest.mark.usefixtures("two_gpus")
 def test_the_cpu_can_be_had_beside_gpus() -> None:
     assert device.detect("cpu").device == "cpu"
-    assert device.default_worker_count() == 2
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -20,6 +20,8 @@ GOLD = {
     "covariance_type": "full",
 }
 
+MIDDLING = LONG | {"max_steps": 1500, "seed": 3}
+
 
 def _statuses(worker: WorkerProcess, fit_id: str) -> list[str]:
     found = events_of(worker.database, fit_id)
@@ -123,11 +125,22 @@ def test_a_fit_out_of_time_fails(worker: WorkerProcess, frozen: bool) -> None:
     assert 0.9 < (row.finished_at - row.started_at).total_seconds() < 4.0
 
 
-def test_a_fit_whose_process_is_killed_is_done_by_the_next(worker: WorkerProcess) -> None:
-    middling = LONG | {"max_steps": 1500, "seed": 3}
-    undisturbed = worker.ended(worker.queue(**middling))
-    fit_id = worker.queue(**middling)
-    worker.when(fit_id, lambda row: row.status == "running")
+@pytest.fixture(scope="module")
+def undisturbed(worker: WorkerProcess) -> FitRow:
+    return worker.ended(worker.queue(**MIDDLING))
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_fit_whose_process_is_killed_is_done_by_the_next(
+    worker: WorkerProcess, undisturbed: FitRow, checkpointed: bool
+) -> None:
+    def far_enough(row: FitRow) -> bool:
+        with worker.database.read() as session:
+            kept = session.scalar(select(FitRow.checkpoint).where(FitRow.id == row.id))
+        return row.status == "running" and (kept is not None) >= checkpointed
+
+    fit_id = worker.queue(**MIDDLING)
+    worker.when(fit_id, far_enough)
     fitter = worker.fitter
     os.kill(fitter, signal.SIGKILL)
     row = worker.ended(fit_id)
