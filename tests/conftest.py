@@ -100,7 +100,7 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
 
 
 @pytest.fixture
-def ownrunning_postgresql() -> Iterator[PostgresqlServer]:
+def own_postgresql_server() -> Iterator[PostgresqlServer]:
     """A PostgreSQL for one test, which may stop and start it."""
     with running_postgresql() as server:
         yield server

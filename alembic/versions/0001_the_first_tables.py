@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("device", sa.String(length=16), nullable=False),
         sa.Column("timeout_seconds", sa.Double(), nullable=True),
+        sa.Column("estimated_seconds", sa.Double(), nullable=False),
         sa.Column("metadata", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("dataset_id", sa.String(length=32), nullable=False),
         sa.Column("weights_sha256", sa.String(length=64), nullable=True),

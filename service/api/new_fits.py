@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from service.api.effort import estimated_seconds
 from service.api.new_datasets import new_dataset
 from service.api.services import Services
 from service.api.specifications import mixture_of, parameters_answer
@@ -48,6 +49,7 @@ def queued_fit(services: Services, request: FitRequest) -> Iterator[tuple[Sessio
             device=request.device,
             priority=request.priority,
             timeout_seconds=request.timeout_seconds,
+            estimated_seconds=estimated_seconds(request, dataset.n_samples, dataset.n_features),
             fit_metadata=request.metadata,
             weights_sha256=weights.sha256 if weights else None,
         )

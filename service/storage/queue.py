@@ -8,13 +8,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import and_, case, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, false, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.storage import events, fits, mixtures
 from service.storage.columns import now_plus
 from service.storage.database import Database
 from service.storage.identifiers import new_id
+from service.storage.large_fits import LARGE_SECONDS, LOCK, one_to_spare
 from service.storage.mixtures import Parameters
 from service.storage.tables import LIVE_SQL, DatasetRow, FitRow
 
@@ -51,7 +52,13 @@ class Standing:
 def claim(
     database: Database, worker_id: str, devices: Collection[str], *, lease_seconds: float, max_attempts: int
 ) -> Claim | None:
-    """Returns the next fit for a worker, now its own, or None when there is none.
+    """Returns the next fit for a worker, now its own, or None when there is none for it.
+
+    The highest priority goes first, then the oldest. But while two or more workers of this one's device type
+    are alive, at least one of them is without a large fit: whoever would be the last to take one leaves it
+    and takes the next that is not large. So small fits wait for small fits only, as long as what was
+    estimated holds; the price is that one worker idles while there is nothing but large fits. A worker that
+    joins or dies counts once it has registered, or has been silent for a lease.
 
     Args:
         database: Where the queue is.
@@ -62,37 +69,57 @@ def claim(
     """
     with database.write() as session:
         _settle_abandoned(session, max_attempts)
-        chosen = (
-            select(FitRow.id)
-            # In the words of the partial index: SQLite takes it for nothing else.
-            .where(LIVE_SQL, or_(FitRow.status == "queued", _ABANDONED), FitRow.device.in_(devices))
-            .order_by(FitRow.priority.desc(), FitRow.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        taken_over = case((FitRow.status == "running", 1), else_=0)
-        statement = (
-            update(FitRow)
-            .where(FitRow.id == chosen.scalar_subquery())
-            .values(
-                status="running",
-                token=new_id("tok"),
-                worker_id=worker_id,
-                lease_expires_at=now_plus(lease_seconds),
-                attempt=FitRow.attempt + 1,
-                n_workers_lost=FitRow.n_workers_lost + taken_over,
-                started_at=case((FitRow.started_at.is_(None), now_plus()), else_=FitRow.started_at),
-                n_events=FitRow.n_events + 1,
-            )
-            .returning(FitRow)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        )
-        row = session.scalar(statement)
+        spare = one_to_spare(worker_id, lease_seconds)
+        attempt = session.begin_nested()
+        row = _next(session, worker_id, devices, lease_seconds, spare)
+        if row is not None and row.estimated_seconds > LARGE_SECONDS:
+            # Others may have taken large ones in the same moment; behind this lock, they have said so.
+            database.lock(session, LOCK)
+            if not session.scalar(select(spare)):
+                attempt.rollback()
+                row = _next(session, worker_id, devices, lease_seconds, false())
         if row is None:
             return None
         data = {"status": "running", "attempt": row.attempt, "worker_id": worker_id}
         events.record(session, row.id, row.n_events, "status", data)
         return _claimed(session, row)
+
+
+def _next(
+    session: Session,
+    worker_id: str,
+    devices: Collection[str],
+    lease_seconds: float,
+    large_too: ColumnElement[bool],
+) -> FitRow | None:
+    """Returns the fit that is next, claimed, large ones only under a condition."""
+    chosen = (
+        select(FitRow.id)
+        # In the words of the partial index: SQLite takes it for nothing else.
+        .where(LIVE_SQL, or_(FitRow.status == "queued", _ABANDONED), FitRow.device.in_(devices))
+        .where(or_(FitRow.estimated_seconds <= LARGE_SECONDS, large_too))
+        .order_by(FitRow.priority.desc(), FitRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    taken_over = case((FitRow.status == "running", 1), else_=0)
+    statement = (
+        update(FitRow)
+        .where(FitRow.id == chosen.scalar_subquery())
+        .values(
+            status="running",
+            token=new_id("tok"),
+            worker_id=worker_id,
+            lease_expires_at=now_plus(lease_seconds),
+            attempt=FitRow.attempt + 1,
+            n_workers_lost=FitRow.n_workers_lost + taken_over,
+            started_at=case((FitRow.started_at.is_(None), now_plus()), else_=FitRow.started_at),
+            n_events=FitRow.n_events + 1,
+        )
+        .returning(FitRow)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    return session.scalar(statement)
 
 
 def _claimed(session: Session, row: FitRow) -> Claim:

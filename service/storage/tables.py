@@ -112,6 +112,7 @@ class FitRow(Table):
     priority: Mapped[int] = mapped_column(default=0)
     device: Mapped[str] = mapped_column(String(16))
     timeout_seconds: Mapped[float | None]
+    estimated_seconds: Mapped[float] = mapped_column(default=0.0)
     fit_metadata: Mapped[dict[str, Any]] = mapped_column("metadata")
     dataset_id: Mapped[str] = mapped_column(String(ID_LENGTH))
     weights_sha256: Mapped[str | None] = mapped_column(String(64), index=True)

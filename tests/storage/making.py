@@ -63,7 +63,12 @@ def stored_request(dataset_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def queue_fit(
-    database: Database, dataset_id: str, *, weights_sha256: str | None = None, **fields: Any
+    database: Database,
+    dataset_id: str,
+    *,
+    weights_sha256: str | None = None,
+    estimated_seconds: float = 0.0,
+    **fields: Any,
 ) -> str:
     """Returns the identifier of a new fit, queued."""
     request = stored_request(dataset_id, **fields)
@@ -73,6 +78,7 @@ def queue_fit(
         device=request["device"],
         priority=request["priority"],
         timeout_seconds=request["timeout_seconds"],
+        estimated_seconds=estimated_seconds,
         fit_metadata=request["metadata"],
         weights_sha256=weights_sha256,
     )
