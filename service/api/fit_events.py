@@ -1,6 +1,7 @@
 """/v1/fits/{fit_id}/events: what happens to a fit, as it happens or page by page."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -63,8 +64,9 @@ async def get_fit_events(
 async def _stream(services: Services, fit_id: str, seen: int) -> AsyncIterator[bytes]:
     yield format_sse_event(retry=_RETRY_MS)
     try:
-        async for block in _blocks(services, fit_id, seen):
-            yield block
+        with services.watcher.watching(fit_id):
+            async for block in _blocks(services, fit_id, seen):
+                yield block
     except Unavailable:
         # The answer has begun, so no problem can be sent; the client comes again behind its last event.
         yield format_sse_event(comment="the database does not answer", retry=_RETRY_MS)
@@ -72,7 +74,8 @@ async def _stream(services: Services, fit_id: str, seen: int) -> AsyncIterator[b
 
 async def _blocks(services: Services, fit_id: str, seen: int) -> AsyncIterator[bytes]:
     while True:
-        rows = await run_in_threadpool(_after, services, fit_id, seen, LARGEST_PAGE)
+        read = partial(_after, services, fit_id, seen, LARGEST_PAGE)
+        rows = await services.watcher.shared(("events", fit_id, seen), read)
         for row in rows:
             seen = row.number
             data = to_json(_as_answer(row), inf_nan_mode="strings").decode()

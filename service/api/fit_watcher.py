@@ -1,17 +1,23 @@
-"""Clients that wait for a fit: however many they are, one thread looks for changes."""
+"""Clients that wait for fits: however many they are, one thread looks for changes, and reads are shared."""
 
 import asyncio
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
 from service.errors import Unavailable
+from service.schemas.fit import FINAL_STATUSES
 from service.storage import changes, fits
 from service.storage.changes import Changes
 from service.storage.database import Database
 from service.storage.fits import FitState
 
+Value = TypeVar("Value")
 _LOOK_SECONDS = 0.1
 _REFRESH_SECONDS = 1.0
 
@@ -22,7 +28,11 @@ class FitWatcher:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Condition()
-        self._waiting: defaultdict[str, list[tuple[int, asyncio.Future[bool]]]] = defaultdict(list)
+        self._watched: Counter[str] = Counter()
+        # As last read of each watched fit. What is committed after that read is read again, and wakes.
+        self._known: dict[str, FitState] = {}
+        self._waiting: defaultdict[str, set[_Waiting]] = defaultdict(set)
+        self._reads: dict[Hashable, asyncio.Future[Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self.draining = asyncio.Event()
         self._closed = False
@@ -36,9 +46,8 @@ class FitWatcher:
         """Sends all who wait away, because the process is about to end; call it in the loop."""
         self.draining.set()
         for waiting in list(self._waiting.values()):
-            for _, future in waiting:
-                if not future.done():
-                    future.set_result(False)
+            for one in waiting:
+                one.answer(False)
 
     def close(self) -> None:
         """Stops looking."""
@@ -46,31 +55,61 @@ class FitWatcher:
             self._closed = True
             self._lock.notify()
 
-    async def wait(self, fit_id: str, n_events: int, timeout_seconds: float) -> bool:
-        """Returns True once the fit has more than `n_events` events or is gone, False after the timeout.
+    @contextmanager
+    def watching(self, fit_id: str) -> Iterator[None]:
+        """Has the fit looked at for as long as the block lasts; enter it in the loop."""
+        with self._lock:
+            self._watched[fit_id] += 1
+            self._lock.notify()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watched[fit_id] -= 1
+                if not self._watched[fit_id]:
+                    del self._watched[fit_id]
+                    self._known.pop(fit_id, None)
+
+    async def wait(
+        self, fit_id: str, n_events: int, timeout_seconds: float, *, for_end: bool = False
+    ) -> bool:
+        """Returns True once a fit has more than `n_events` events or is gone, False after the timeout.
 
         It returns False early when the process is about to end.
+
+        Args:
+            fit_id: A fit that the caller is `watching`.
+            n_events: How many the caller knows of.
+            timeout_seconds: How long to wait.
+            for_end: Wait until the fit has ended, whatever happens to it before.
         """
         if self.draining.is_set():
             return False
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        entry = (n_events, future)
-        with self._lock:
-            self._waiting[fit_id].append(entry)
-            self._lock.notify()
+        one = _Waiting(n_events, for_end, asyncio.get_running_loop().create_future())
+        self._waiting[fit_id].add(one)
         try:
             # What happened before we were on the list is seen here, what happens after by the thread.
-            state = (await run_in_threadpool(self._states, [fit_id])).get(fit_id)
-            if state is None or state.n_events > n_events:
+            state = self._known.get(fit_id)
+            if state is None:
+                state = (await run_in_threadpool(self._states, [fit_id])).get(fit_id)
+            if one.is_met_by(state):
                 return True
-            return await asyncio.wait_for(future, timeout_seconds)
+            return await asyncio.wait_for(one.future, timeout_seconds)
         except TimeoutError:
             return False
         finally:
-            with self._lock:
-                self._waiting[fit_id].remove(entry)
-                if not self._waiting[fit_id]:
-                    del self._waiting[fit_id]
+            self._waiting[fit_id].remove(one)
+            if not self._waiting[fit_id]:
+                del self._waiting[fit_id]
+
+    async def shared(self, key: Hashable, read: Callable[[], Value]) -> Value:
+        """Returns what a read returns; who asks for the same while it is under way gets the same answer."""
+        under_way = self._reads.get(key)
+        if under_way is None:
+            under_way = self._reads[key] = asyncio.ensure_future(run_in_threadpool(read))
+            under_way.add_done_callback(lambda _: self._reads.pop(key))
+        answer: Value = await asyncio.shield(under_way)
+        return answer
 
     def _states(self, fit_ids: list[str]) -> dict[str, FitState]:
         with self._database.read() as session:
@@ -81,7 +120,7 @@ class FitWatcher:
         unseen_seconds = 0.0
         while True:
             with self._lock:
-                while not self._waiting and not self._closed:
+                while not self._watched and not self._closed:
                     self._lock.wait()
                 if self._closed:
                     break
@@ -99,7 +138,7 @@ class FitWatcher:
 
     def _publish(self) -> None:
         with self._lock:
-            watched = list(self._waiting)
+            watched = list(self._watched)
         states = self._states(watched)
         assert self._loop is not None, "started in a loop"  # noqa: S101
         self._loop.call_soon_threadsafe(self._wake, watched, states)
@@ -107,6 +146,30 @@ class FitWatcher:
     def _wake(self, watched: list[str], states: dict[str, FitState]) -> None:
         for fit_id in watched:
             state = states.get(fit_id)
-            for n_events, future in self._waiting.get(fit_id, ()):
-                if not future.done() and (state is None or state.n_events > n_events):
-                    future.set_result(True)
+            if state is None:
+                self._known.pop(fit_id, None)
+            elif fit_id in self._watched:
+                self._known[fit_id] = state
+            for one in self._waiting.get(fit_id, ()):
+                if one.is_met_by(state):
+                    one.answer(True)
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A client's wait."""
+
+    n_events: int
+    for_end: bool
+    future: asyncio.Future[bool]
+
+    def is_met_by(self, state: FitState | None) -> bool:
+        """Whether this state is what it waits for; a fit that is gone always is."""
+        if state is None:
+            return True
+        return state.status in FINAL_STATUSES if self.for_end else state.n_events > self.n_events
+
+    def answer(self, value: bool) -> None:
+        """Ends the wait, unless it has ended."""
+        if not self.future.done():
+            self.future.set_result(value)

@@ -1,6 +1,7 @@
 """/v1/fits: submit, read, cancel, delete."""
 
 import time
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -109,13 +110,13 @@ def _get(services: Services, fit_id: str) -> FitRow:
 async def _ended(services: Services, fit_id: str, wait_seconds: float) -> dict[str, Any]:
     """Returns the fit once it has ended, or as it stands after a while."""
     deadline = time.monotonic() + wait_seconds
-    while True:
-        row = await run_in_threadpool(_get, services, fit_id)
-        remaining = deadline - time.monotonic()
-        if row.status in FINAL_STATUSES or remaining <= 0:
-            return as_answer(row)
-        if (
-            not await services.watcher.wait(fit_id, row.n_events, remaining)
-            and services.watcher.draining.is_set()
-        ):
-            return as_answer(row)
+    watcher = services.watcher
+    with watcher.watching(fit_id):
+        while True:
+            row = await watcher.shared(("fit", fit_id), partial(_get, services, fit_id))
+            remaining = deadline - time.monotonic()
+            if row.status in FINAL_STATUSES or remaining <= 0:
+                return as_answer(row)
+            woken = await watcher.wait(fit_id, row.n_events, remaining, for_end=True)
+            if not woken and watcher.draining.is_set():
+                return as_answer(row)
