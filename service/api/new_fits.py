@@ -118,10 +118,7 @@ def _require_device(services: Services, session: Session, request: FitRequest, d
 
     With no worker at all only a named GPU is refused: a worker may come, and it will have a CPU.
     """
-    alive = [
-        workers.Device(worker.device, worker.device_name, worker.memory_bytes)
-        for worker, _ in workers.alive(session, services.settings.lease_seconds)
-    ]
+    alive = workers.devices(session, services.settings.lease_seconds)
     able = [device for device in alive if request.device in device.serves]
     if not able and (alive or request.device.startswith("cuda")):
         there = ", ".join(sorted({device.device for device in alive})) or "none"

@@ -66,6 +66,13 @@ def unregister(database: Database, worker_id: str) -> None:
         session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
 
 
+def devices(session: Session, lease_seconds: float) -> list[Device]:
+    """Returns what the workers heard of within a lease compute on, each once."""
+    columns = (WorkerRow.device, WorkerRow.device_name, WorkerRow.memory_bytes)
+    query = select(*columns).where(WorkerRow.last_heartbeat_at > now_plus(-lease_seconds)).distinct()
+    return [Device(*row) for row in session.execute(query)]
+
+
 def alive(session: Session, lease_seconds: float) -> list[tuple[WorkerRow, list[str]]]:
     """Returns the workers heard of within a lease, each with the fits it is running."""
     rows = session.scalars(

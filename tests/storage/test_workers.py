@@ -88,3 +88,11 @@ def test_a_workers_fits_are_those_it_runs(database: Database, store: DatasetStor
 )
 def test_a_device_serves_its_names(device: Device, serves: tuple[str, ...]) -> None:
     assert device.serves == serves
+
+
+def test_the_devices_of_workers_that_are_alive_are_told_once(database: Database) -> None:
+    _silent_for(database, workers.register(database, CPU), 60.0)
+    for _ in range(2):
+        workers.register(database, GPU)
+    with database.read() as session:
+        assert workers.devices(session, 30.0) == [GPU]
