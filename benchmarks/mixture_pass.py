@@ -69,7 +69,7 @@ def our_step(points: np.ndarray[Any, Any], n_components: int, covariance_type: s
     columns = torch.from_numpy(np.ascontiguousarray(points.T))
     data = standardize(columns, None, common_scale=family.common_scale, dtype=dtype, device="cpu")
     n_features = data.n_features
-    statistics = StatisticsPass(data, diagonal=family.diagonal, regularization=1e-6)
+    statistics = StatisticsPass(data, diagonal=family.diagonal, radial=family.radial, regularization=1e-6)
     means = data.points[:, :n_components].T.double()[None]
     ones = torch.ones(1, n_components, n_features, dtype=torch.float64)
     cholesky = ones if family.diagonal else torch.diag_embed(ones)

@@ -101,7 +101,9 @@ def run_candidate(
 ) -> Candidate:
     """Fits one family with one number of components from ``options.n_init`` starts."""
     family = FAMILIES[covariance_type].for_features(data.n_features)
-    statistics = StatisticsPass(data, diagonal=family.diagonal, regularization=options.regularization)
+    statistics = StatisticsPass(
+        data, diagonal=family.diagonal, radial=family.radial, regularization=options.regularization
+    )
     objective = Objective(statistics, family, n_components)
     optimizer = make_optimizer(options.optimizer, family, data.n_samples)
     generators = [restart_generator(options.seed, restart) for restart in range(options.n_init)]

@@ -104,7 +104,12 @@ def _sampled(objective: Objective, size: int, generator: torch.Generator) -> Obj
     data = objective.statistics.data
     sample = data.sample(size, torch.Generator().manual_seed(generator.initial_seed()))
     regularization = objective.statistics.regularization
-    passes = StatisticsPass(sample, diagonal=objective.family.diagonal, regularization=regularization)
+    passes = StatisticsPass(
+        sample,
+        diagonal=objective.family.diagonal,
+        radial=objective.family.radial,
+        regularization=regularization,
+    )
     return replace(objective, statistics=passes)
 
 

@@ -99,7 +99,9 @@ def _around(data: StandardizedPoints, family: Family, points: Tensor, member: Te
 
 def _most_likely(sample: StandardizedPoints, family: Family, parts: list[Components]) -> Components:
     """For each restart, the most likely of its starts after some steps of em on a sample, as it is then."""
-    statistics = StatisticsPass(sample, diagonal=family.diagonal, regularization=SCREENING_REGULARIZATION)
+    statistics = StatisticsPass(
+        sample, diagonal=family.diagonal, radial=family.radial, regularization=SCREENING_REGULARIZATION
+    )
     components = concatenate(parts)
     n_components, n_features = components.means.shape[1:]
     values = components.means.new_full((components.means.shape[0],), -torch.inf)

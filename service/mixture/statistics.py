@@ -10,7 +10,7 @@ from torch import Tensor
 from service.mixture.centred import centred_sums
 from service.mixture.components import Components
 from service.mixture.feature_sums import FeatureSums
-from service.mixture.features import PairFeatures, QuadraticFeatures, SquareFeatures
+from service.mixture.features import PairFeatures, QuadraticFeatures, RadialFeatures, SquareFeatures
 from service.mixture.standardization import StandardizedPoints
 
 # The largest rounding error of a log-density, in nats, that the product of features may make.
@@ -71,14 +71,20 @@ class StatisticsPass:
         noise: what rounding may change in a mean log-likelihood, relative to its size.
     """
 
-    def __init__(self, data: StandardizedPoints, *, diagonal: bool, regularization: float) -> None:
+    def __init__(
+        self, data: StandardizedPoints, *, diagonal: bool, regularization: float, radial: bool = False
+    ) -> None:
         self.data = data
         self.regularization = regularization
         self.device = data.points.device
         self.dtype = data.points.dtype
         self.noise = NOISE[self.dtype]
-        kind = SquareFeatures if diagonal else PairFeatures
-        self.features: QuadraticFeatures = kind(data.n_features, self.device)
+        kinds: tuple[type[PairFeatures | SquareFeatures | RadialFeatures], ...] = (
+            PairFeatures,
+            SquareFeatures,
+            RadialFeatures,
+        )
+        self.features: QuadraticFeatures = kinds[diagonal + radial](data.n_features, self.device)
         lowest, highest = torch.aminmax(data.points, dim=1)  # abs() would copy the points
         self._largest = torch.maximum(-lowest, highest).double()
         self._weights = None if data.weights is None else data.weights.to(self.dtype)
