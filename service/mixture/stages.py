@@ -116,6 +116,7 @@ def _sampled(objective: Objective, size: int, generator: torch.Generator) -> Obj
         diagonal=objective.family.diagonal,
         radial=objective.family.radial,
         regularization=regularization,
+        error_bound=objective.statistics.error_bound,
     )
     return replace(objective, statistics=passes)
 
