@@ -203,7 +203,7 @@ def test_a_watched_fit_ends_when_asked(asked):
 
 def test_progress_runs_over_all_candidates():
     seen: list[Progress] = []
-    fit(gold_points(200), FitOptions((1, 2), n_init=3), watch=seen.append)
+    fit(gold_points(200), FitOptions((2, 1), n_init=3), watch=seen.append)
     assert {progress.n_init for progress in seen} == {6}
     done = [progress.restarts_done for progress in seen]
     assert done == sorted(done)
