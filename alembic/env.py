@@ -36,5 +36,5 @@ handed_over: Connection | None = context.config.attributes.get("connection")
 if handed_over is not None:
     _migrate(handed_over)
 else:
-    with Database(Settings().resolved_database_url).write() as session:
-        _migrate(session.connection())
+    with Database(Settings().resolved_database_url).rebuild() as connection:
+        _migrate(connection)

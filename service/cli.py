@@ -109,6 +109,9 @@ def migrate(data_dir: DataDir = None) -> None:
 
 def main() -> None:
     """Runs the command."""
+    # Torch's threads wait by spinning unless told before it loads; beside other work on the same cores that
+    # makes a fit many times slower. Worker processes inherit it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 
 

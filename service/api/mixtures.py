@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from service.api.answers import JsonAnswer, json_only, unchanging
 from service.api.bodies import documented, json_body
 from service.api.creation import Once
+from service.api.points import require_columns
 from service.api.query import Paging, page_answer
 from service.api.services import Services, Use
 from service.api.specifications import mixture_of, parameters_answer
-from service.errors import FieldError, Unprocessable
 from service.mixture import GaussianMixture
 from service.schemas.mixture import Mixture, MixtureCreation
 from service.schemas.service import Page
@@ -34,9 +34,7 @@ def create_mixture(
 ) -> Response:
     """Stores a given mixture, which then answers every question that a fitted one does."""
     mixture = mixture_of(body).in_canonical_order()
-    if body.columns is not None and len(body.columns) != mixture.n_features:
-        message = f"there are {len(body.columns)} names for {mixture.n_features} features"
-        raise Unprocessable(f"The columns do not fit: {message}.", [FieldError(("columns",), message)])
+    require_columns(body.columns, mixture.n_features)
     with services.database.write() as session:
         row = mixtures.add(session, parameters_answer(mixture), name=body.name, columns=body.columns)
         return once.created(session, as_answer(row), f"/v1/mixtures/{row.id}")

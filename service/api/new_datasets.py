@@ -6,9 +6,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from service.api.points import require_columns
 from service.api.services import Services
 from service.api.specifications import mixture_of, parameters_answer
-from service.errors import FieldError, Unprocessable
+from service.errors import Unprocessable
 from service.schemas.dataset import DatasetCreation, DatasetReference
 from service.schemas.mixture import MixtureSpecification
 from service.storage.datasets import NewDataset
@@ -45,7 +46,7 @@ def new_dataset(
         return
     assert body.points is not None, "the schema asks for one of the two"  # noqa: S101
     rows = np.array(body.points, dtype=np.float64)
-    _require_columns(columns, rows.shape[1])
+    require_columns(columns, rows.shape[1])
     _require_storable(services, len(rows), rows.shape[1])
     with services.store.draft(rows.shape[1]) as draft:
         draft.append(rows)
@@ -64,7 +65,7 @@ def _drawn(
 ) -> Iterator[NewDataset]:
     gold = mixture_of(specification, (*place, "gold"))
     n_samples, seed = body.n_samples or _DEFAULT_DRAWN, body.seed or 0
-    _require_columns(columns, gold.n_features)
+    require_columns(columns, gold.n_features)
     _require_storable(services, n_samples, gold.n_features)
     kept = parameters_answer(gold) | {"n_samples": n_samples, "seed": seed}
     generator = torch.Generator().manual_seed(seed)
@@ -76,12 +77,6 @@ def _drawn(
         points.finish()
         components.finish()
         yield NewDataset(points, name, columns, kept, components)
-
-
-def _require_columns(columns: list[str] | None, n_features: int) -> None:
-    if columns is not None and len(columns) != n_features:
-        message = f"there are {len(columns)} names for {n_features} features"
-        raise Unprocessable(f"The columns do not fit: {message}.", [FieldError(("columns",), message)])
 
 
 def _require_storable(services: Services, n_samples: int, n_features: int) -> None:

@@ -11,7 +11,7 @@ from service.api.new_datasets import new_dataset
 from service.api.services import Services
 from service.api.specifications import mixture_of, parameters_answer
 from service.errors import FieldError, Unprocessable
-from service.mixture import FitOptions, estimate_fit_bytes
+from service.mixture import FitOptions, InvalidFit, estimate_fit_bytes
 from service.schemas.fit import FitRequest, HeldOut, MixtureStart
 from service.storage import datasets, fits, mixtures, workers
 from service.storage.database import Session
@@ -106,6 +106,10 @@ def _require_doable(request: FitRequest, dataset: DatasetRow, weights: Draft | N
         )
     if isinstance(request.selection, HeldOut):
         n_fitted -= max(1, round(request.selection.fraction * dataset.n_samples))
+    try:
+        _options(request).check()
+    except InvalidFit as error:
+        raise _refusal(tuple(str(part) for part in error.path), str(error)) from error
     most = max(_list_of(request.n_components))
     if most > n_fitted:
         raise _refusal(

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.answers import JSON
 from service.api.bodies import Raw, parse, require_media_type
-from service.errors import Unprocessable
+from service.errors import FieldError, Unprocessable
 from service.schemas.mixture import PointsBody
 
 Rows = NDArray[np.float64]
@@ -50,6 +50,17 @@ def require_features(points: Rows, n_features: int, columns: list[str] | None) -
             f"The points have {points.shape[1]} features; the mixture has {n_features}{named}.",
             code="FEATURES_MISMATCH",
         )
+
+
+def require_columns(columns: list[str] | None, n_features: int) -> None:
+    """Refuses names of features that are not as many as the features.
+
+    Raises:
+        Unprocessable: They are not.
+    """
+    if columns is not None and len(columns) != n_features:
+        message = f"there are {len(columns)} names for {n_features} features"
+        raise Unprocessable(f"The columns do not fit: {message}.", [FieldError(("columns",), message)])
 
 
 JSON_BYTES_PER_NUMBER = 20

@@ -23,6 +23,8 @@ from service.mixture.threads import threads_for
 # An eigenvalue within this factor of the regularisation owes more to it than to the points.
 FLOOR_FACTOR = 3.0
 SMALLEST_FLOOR = 1e-12
+# On the way to an optimum a log-density need not be closer than the tolerance asked for, nor than this.
+LARGEST_ERROR = 1e-6
 _SURVIVED = ("converged", "max_steps_reached")
 
 
@@ -101,7 +103,13 @@ def run_candidate(
 ) -> Candidate:
     """Fits one family with one number of components from ``options.n_init`` starts."""
     family = FAMILIES[covariance_type].for_features(data.n_features)
-    statistics = StatisticsPass(data, diagonal=family.diagonal, regularization=options.regularization)
+    statistics = StatisticsPass(
+        data,
+        diagonal=family.diagonal,
+        radial=family.radial,
+        regularization=options.regularization,
+        error_bound=min(options.tolerance, LARGEST_ERROR),
+    )
     objective = Objective(statistics, family, n_components)
     optimizer = make_optimizer(options.optimizer, family, data.n_samples)
     generators = [restart_generator(options.seed, restart) for restart in range(options.n_init)]

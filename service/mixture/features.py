@@ -136,3 +136,39 @@ class SquareFeatures(QuadraticFeatures):
     def magnitude(self, components: Components, largest: Tensor) -> Tensor:
         reach = components.precisions_cholesky * (largest + components.means.abs())
         return reach.square().sum(-1).amax(-1)
+
+
+class RadialFeatures(QuadraticFeatures):
+    """|x|^2, then x_i, then 1: for covariances that are multiples of the identity.
+
+    Only the sum of the second moments over the features is known; each is given their mean.
+    """
+
+    def __init__(self, n_features: int, device: torch.device) -> None:
+        self.n_features = n_features
+        self.n_rows = n_features + 2
+        del device  # nothing is kept there
+
+    @override
+    def write(self, points: Tensor, out: Tensor) -> None:
+        torch.mul(points[0], points[0], out=out[0])
+        for feature in points[1:]:
+            out[0].addcmul_(feature, feature)
+        out[1:-1].copy_(points)
+        out[-1].fill_(1.0)
+
+    @override
+    def coefficients(self, components: Components, regularization: float) -> Tensor:
+        precisions = components.precisions_cholesky.square()
+        linear = precisions * components.means
+        constants = self._constants(components, linear, precisions.sum(-1), regularization)
+        return torch.cat([-0.5 * precisions[..., :1], linear, constants.unsqueeze(-1)], dim=-1)
+
+    @override
+    def second_moments(self, sums: Tensor) -> Tensor:
+        return (sums[..., :1] / self.n_features).expand(*sums.shape[:-1], self.n_features)
+
+    @override
+    def magnitude(self, components: Components, largest: Tensor) -> Tensor:
+        reach = components.precisions_cholesky * (largest + components.means.abs())
+        return reach.square().sum(-1).amax(-1)

@@ -98,12 +98,11 @@ class _Run:
         watch = self._watch
         if watch is None:
             return lambda _step, _done, _best, _current: None
-        jacobian, total = data.log_jacobian(), data.total_weight
+        jacobian, total, before = data.log_jacobian(), data.total_weight, self._best
 
         def on_step(step: int, done: int, best: float, current: tuple[float, ...]) -> str | None:
-            self._best = (
-                (best + jacobian) * total if done == 0 else max(self._best, (best + jacobian) * total)
-            )
+            # What a sample of the points promised is forgotten once all of them are looked at.
+            self._best = max(before, (best + jacobian) * total)
             self.interrupted = watch(
                 Progress(
                     step,

@@ -73,6 +73,12 @@ class FitOptions:
         _check_choice("initialization", (self.initialization.get("method"),), INITIALIZATIONS)
         _check_choice("criterion", (self.criterion,), CRITERIA)
         _check_choice("dtype", (self.dtype,), tuple(DTYPES))
+        for name in self.covariance_type:
+            if self.optimizer["name"] == "em" and not FAMILIES[name].closed_form:
+                raise InvalidFit(
+                    f"em has no closed-form update for {name}; take the optimizer lbfgs or auto",
+                    ("optimizer",),
+                )
         unknown = set(self.optimizer) - {"name"} - set(DEFAULTS[self.optimizer["name"]])
         if unknown:
             raise InvalidFit(f"{self.optimizer['name']} takes no {sorted(unknown)[0]}", ("optimizer",))

@@ -93,10 +93,9 @@ class Table:
         """The report, with the winner's fields and a row for every candidate."""
         rows = [self._scored(candidate) for candidate in self._candidates]
         survivors = [row for row in rows if row is not None]
-        listed = len(self._candidates) > 1
         table = [self._candidate_fields(c, r) for c, r in zip(self._candidates, rows, strict=True)]
         if not survivors:
-            return self._failed(table if listed else None)
+            return self._failed(table)
         criterion = self._options.criterion
         winner = min(survivors, key=lambda row: (row.optimum.spurious, row.cost(criterion)))
         end = winner.optimum.end
@@ -111,7 +110,7 @@ class Table:
             "dtype": self._options.dtype,
             "optimizer": winner.candidate.optimizer,
             "optima": self._optima(winner.candidate),
-            "candidates": table if listed else None,
+            "candidates": table,
             "closed_form": self._closed_form(winner),
         }
         result["elapsed_seconds"] = elapsed_seconds()
@@ -194,7 +193,7 @@ class Table:
         }
         return {"mixture": described, "log_likelihood": value}
 
-    def _failed(self, table: list[dict[str, Any]] | None) -> FitReport:
+    def _failed(self, table: list[dict[str, Any]]) -> FitReport:
         outcomes = {optimum.end.outcome for candidate in self._candidates for optimum in candidate.optima}
         outcome = "non_finite" if "non_finite" in outcomes else "collapsed"
         n_restarts = sum(len(candidate.optima) for candidate in self._candidates)

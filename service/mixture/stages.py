@@ -87,6 +87,13 @@ def run_in_stages(
             tolerance,
             lambda step, done, best, now: watch(step, waiting + done, best, now),
         )
+    return _combined(rehearsed, chosen, finals, share)
+
+
+def _combined(
+    rehearsed: list[RestartEnd], chosen: list[list[int]], finals: list[RestartEnd], share: float
+) -> list[RestartEnd]:
+    """The ends on the sample, replaced by those on all points for the restarts of the chosen groups."""
     ends = [_left_behind(end, share) for end in rehearsed]
     for group, final in zip(chosen, finals, strict=True):
         for restart in group:
@@ -104,7 +111,13 @@ def _sampled(objective: Objective, size: int, generator: torch.Generator) -> Obj
     data = objective.statistics.data
     sample = data.sample(size, torch.Generator().manual_seed(generator.initial_seed()))
     regularization = objective.statistics.regularization
-    passes = StatisticsPass(sample, diagonal=objective.family.diagonal, regularization=regularization)
+    passes = StatisticsPass(
+        sample,
+        diagonal=objective.family.diagonal,
+        radial=objective.family.radial,
+        regularization=regularization,
+        error_bound=objective.statistics.error_bound,
+    )
     return replace(objective, statistics=passes)
 
 

@@ -21,6 +21,8 @@ from service.mixture.statistics import StatisticsPass
 # Centres are sought among so many points at least, so many for each component, so many for each feature.
 SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 1_000, 100
 SUBSAMPLE_PER_FEATURE = 50
+# With more numbers than this in the covariances, refined centres win and two sets are enough.
+MANY_NUMBERS = 1_000
 # How long starts are looked at before the best is chosen, and how far kept from spurious optima meanwhile.
 SCREENING_STEPS, SCREENING_TOLERANCE, SCREENING_REGULARIZATION = 20, 1e-4, 1e-3
 # A start's weights keep this share of an equal one, so that no component starts dead.
@@ -68,6 +70,8 @@ def clustered_start(
     sample = _subsample(data, n_components, generators[0].initial_seed())
     points = sample.points.T.double().cpu().contiguous()
     flat = points if family.common_scale else _whiten(points)
+    if n_components * data.n_features**2 > MANY_NUMBERS:
+        lloyd_steps = lloyd_steps[:2]
     shape = (len(lloyd_steps), n_components, n_trials(n_components))
     drawn = [torch.rand(shape, dtype=torch.float64, generator=generator) for generator in generators]
     uniforms = torch.stack(drawn, dim=1)
@@ -99,7 +103,13 @@ def _around(data: StandardizedPoints, family: Family, points: Tensor, member: Te
 
 def _most_likely(sample: StandardizedPoints, family: Family, parts: list[Components]) -> Components:
     """For each restart, the most likely of its starts after some steps of em on a sample, as it is then."""
-    statistics = StatisticsPass(sample, diagonal=family.diagonal, regularization=SCREENING_REGULARIZATION)
+    statistics = StatisticsPass(
+        sample,
+        diagonal=family.diagonal,
+        radial=family.radial,
+        regularization=SCREENING_REGULARIZATION,
+        error_bound=0.01 * SCREENING_TOLERANCE,
+    )
     components = concatenate(parts)
     n_components, n_features = components.means.shape[1:]
     values = components.means.new_full((components.means.shape[0],), -torch.inf)

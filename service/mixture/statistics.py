@@ -10,7 +10,7 @@ from torch import Tensor
 from service.mixture.centred import centred_sums
 from service.mixture.components import Components
 from service.mixture.feature_sums import FeatureSums
-from service.mixture.features import PairFeatures, QuadraticFeatures, SquareFeatures
+from service.mixture.features import PairFeatures, QuadraticFeatures, RadialFeatures, SquareFeatures
 from service.mixture.standardization import StandardizedPoints
 
 # The largest rounding error of a log-density, in nats, that the product of features may make.
@@ -68,17 +68,32 @@ class StatisticsPass:
         data: the points.
         regularization: lambda; the objective is the likelihood of the densities times
             exp(-lambda tr(precision) / 2), whose exact M-step adds lambda to covariance diagonals.
+        error_bound: the largest rounding error of a log-density, in nats, that the product of features may
+            make; above it the centred form is taken. Never below what the dtype allows.
         noise: what rounding may change in a mean log-likelihood, relative to its size.
     """
 
-    def __init__(self, data: StandardizedPoints, *, diagonal: bool, regularization: float) -> None:
+    def __init__(
+        self,
+        data: StandardizedPoints,
+        *,
+        diagonal: bool,
+        regularization: float,
+        radial: bool = False,
+        error_bound: float = 0.0,
+    ) -> None:
         self.data = data
         self.regularization = regularization
         self.device = data.points.device
         self.dtype = data.points.dtype
         self.noise = NOISE[self.dtype]
-        kind = SquareFeatures if diagonal else PairFeatures
-        self.features: QuadraticFeatures = kind(data.n_features, self.device)
+        self.error_bound = max(error_bound, ERROR_BOUND[self.dtype])
+        kinds: tuple[type[PairFeatures | SquareFeatures | RadialFeatures], ...] = (
+            PairFeatures,
+            SquareFeatures,
+            RadialFeatures,
+        )
+        self.features: QuadraticFeatures = kinds[diagonal + radial](data.n_features, self.device)
         lowest, highest = torch.aminmax(data.points, dim=1)  # abs() would copy the points
         self._largest = torch.maximum(-lowest, highest).double()
         self._weights = None if data.weights is None else data.weights.to(self.dtype)
@@ -87,7 +102,7 @@ class StatisticsPass:
     def __call__(self, components: Components) -> Statistics:
         """The statistics of every restart, each in the form that keeps its digits."""
         rounding = 0.5 * torch.finfo(self.dtype).eps * self.features.magnitude(components, self._largest)
-        inexact = ~(rounding <= ERROR_BOUND[self.dtype])
+        inexact = ~(rounding <= self.error_bound)
         if not bool(inexact.any()):
             return self._by_features(components)
         if bool(inexact.all()):
@@ -97,12 +112,13 @@ class StatisticsPass:
         return _merge(inexact, exact, quick)
 
     def unregularized(self, components: Components) -> Statistics:
-        """The statistics with the plain log-likelihood, regularization zero."""
-        kept, self.regularization = self.regularization, 0.0
+        """The statistics with the plain log-likelihood, regularization zero, to the dtype's own bound."""
+        kept = self.regularization, self.error_bound
+        self.regularization, self.error_bound = 0.0, ERROR_BOUND[self.dtype]
         try:
             return self(components)
         finally:
-            self.regularization = kept
+            self.regularization, self.error_bound = kept
 
     def minibatch(self, components: Components, indices: Tensor) -> Statistics:
         """The statistics of each restart over its own points, indices (R, n), by features."""

@@ -23,7 +23,11 @@ from service.schemas.numbers import (
 FitStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL_STATUSES = ("succeeded", "failed", "cancelled")
 
-Family = Literal["full", "tied", "diag", "spherical"]
+# scikit-learn's four, and mclust's fourteen: volume, shape and orientation, each Equal, Variable or Identity.
+Family = Literal[
+    "full", "tied", "diag", "spherical",
+    "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV",
+]  # fmt: skip
 Rate = Annotated[Number, Field(gt=0)]
 
 
@@ -176,12 +180,12 @@ class Optimum(Answer):
 
     model_config = ConfigDict(extra="allow")
 
-    mean_log_likelihood: float | str
+    mean_log_likelihood: Annotated[float | str | None, Field(description="null: the restart collapsed")]
     hits: int
     outcome: str
-    smallest_eigenvalue: float | str
-    smallest_weight: float | str
-    spurious: bool
+    smallest_eigenvalue: Annotated[float | str | None, Field(description="in units of feature variances")]
+    smallest_weight: float | str | None
+    spurious: Annotated[bool, Field(description="a component sits at the regularisation floor")]
 
 
 class ClosedForm(Answer):

@@ -78,7 +78,7 @@ class Database:
 
     @property
     def engine(self) -> Engine:
-        """The engine, for migrations."""
+        """The engine, for looking at the schema."""
         return self._engine
 
     @contextmanager
@@ -113,6 +113,26 @@ class Database:
                 with suppress(ServiceError):  # the first error is the one to tell of
                     act()
             raise
+
+    @contextmanager
+    def rebuild(self) -> Iterator[Connection]:
+        """Yields a connection in a transaction that may rebuild tables, committed at the end.
+
+        SQLite changes a table by copying it and dropping the old one. With foreign keys on, the drop would
+        delete what refers to it; they are off meanwhile, and checked before the commit.
+
+        Raises:
+            Unavailable: The database does not answer, or stays locked.
+            RuntimeError: A row would refer to one that is not there.
+        """
+        engine = self._engine.execution_options(mixserve_begin="PRAGMA foreign_keys=OFF;BEGIN IMMEDIATE")
+        try:
+            with _client_readable_errors(), self._one_at_a_time(), engine.begin() as connection:
+                yield connection
+                if self.is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                    raise RuntimeError("the change of the schema leaves rows that refer to nothing; undone")
+        finally:
+            self._engine.dispose()  # fresh connections have foreign keys on
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
@@ -185,4 +205,5 @@ def _prepare_sqlite_connection(connection: sqlite3.Connection, _: Any) -> None:
 
 
 def _begin_on_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("mixserve_begin", "BEGIN"))
+    for statement in connection.get_execution_options().get("mixserve_begin", "BEGIN").split(";"):
+        connection.exec_driver_sql(statement)

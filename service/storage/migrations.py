@@ -46,8 +46,7 @@ def downgrade(database: Database, revision: str) -> None:
 
 
 def _run(database: Database, direction: object, revision: str) -> None:
-    with database.write() as session:
-        connection = session.connection()
+    with database.rebuild() as connection:
         if not database.is_sqlite:
             # Another's migration may take as long as it needs; the tables' own locks are waited for briefly.
             connection.execute(text("SET LOCAL lock_timeout = 0"))

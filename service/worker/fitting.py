@@ -124,6 +124,9 @@ def _result(
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in parameters_of(mixture).items()
     }
+    asked = claim.request
+    if not isinstance(asked["n_components"], list) and not isinstance(asked["covariance_type"], list):
+        report.result["candidates"] = None  # there was nothing to choose from
     return {"mixture": parameters} | report.result | {"recovery": _recovery(claim, store, points, mixture)}
 
 

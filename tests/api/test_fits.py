@@ -98,6 +98,7 @@ def test_a_start_from_a_stored_mixture_is_kept_in_full(http: httpx.Client) -> No
         ({"dataset": {"gold": GOLD, "points": [[1]]}}, "/dataset"),
         ({"dataset": {"gold": GOLD | {"weights": [1]}}}, "/dataset/gold/means"),
         ({"covariance_type": "round"}, "/covariance_type"),
+        ({"covariance_type": ["VVV", "EVE"], "optimizer": {"name": "em"}}, "/optimizer"),
         ({"optimizer": {"name": "sgd", "momentum": 1}}, "/optimizer/momentum"),
         ({"optimizer": {"name": "em", "learning_rate": 1}}, "/optimizer/learning_rate"),
         ({"n_init": 0}, "/n_init"),

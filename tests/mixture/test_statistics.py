@@ -212,3 +212,18 @@ def test_float32_passes_stay_within_their_bound(diagonal):
     torch.testing.assert_close(given.log_likelihood / 500, expected.log_likelihood / 500, rtol=0, atol=1e-5)
     torch.testing.assert_close(given.counts, expected.counts, rtol=1e-4, atol=1e-3)
     assert given.counts.dtype == torch.float64
+
+
+@pytest.mark.parametrize("n_features", [1, 3])
+def test_spherical_features_give_the_sums_of_diagonal_ones(n_features):
+    mixture = random_mixture(4, n_features, seed=1, covariance_type="spherical")
+    points = plain_points(mixture.sample(200, torch.Generator().manual_seed(0))[0].T.contiguous())
+    components = components_of(mixture, diagonal=True)
+    expected = StatisticsPass(points, diagonal=True, regularization=0.2)(components)
+    passed = StatisticsPass(points, diagonal=True, radial=True, regularization=0.2)
+    given = passed(components)
+    assert passed.features.n_rows == n_features + 2
+    for name in ("log_likelihood", "counts", "first"):
+        torch.testing.assert_close(getattr(given, name), getattr(expected, name))
+    torch.testing.assert_close(given.second.sum(-1), expected.second.sum(-1))
+    torch.testing.assert_close(given.moments()[1].mean(-1), expected.moments()[1].mean(-1))

@@ -8,7 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from sqlalchemy import inspect, text
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import String, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from service.storage import database as database_module
 from service.storage import datasets, migrations, mixtures
@@ -16,7 +19,7 @@ from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.tables import Table
 from tests.storage.catalogue import described
-from tests.storage.making import add_dataset, claimed, fit_row, queue_fit
+from tests.storage.making import add_dataset, claimed, events_of, fit_row, queue_fit
 
 
 @pytest.fixture
@@ -143,3 +146,31 @@ def test_an_upgrade_waits_for_another_for_as_long_as_that_takes(
         migrations.upgrade(hurried)
         first.result()
     assert migrations.current_revision(empty) == migrations.head_revision()
+
+
+def test_a_table_may_be_rebuilt_without_losing_what_refers_to_it(
+    database: Database, store: DatasetStore
+) -> None:
+    fit_id = queue_fit(database, add_dataset(database, store, [[1.5]]))
+    before = events_of(database, fit_id)
+    assert before
+    with database.rebuild() as connection:
+        operations = Operations(MigrationContext.configure(connection))
+        with operations.batch_alter_table("fits", recreate="auto") as fits:
+            fits.alter_column("device", type_=String(17), existing_type=String(16))
+    assert events_of(database, fit_id) == before
+    with database.write() as session:
+        session.execute(text("DELETE FROM fits"))
+    assert events_of(database, fit_id) == []
+
+
+def test_a_rebuild_that_leaves_a_row_without_its_fit_is_undone(
+    database: Database, store: DatasetStore
+) -> None:
+    fit_id = queue_fit(database, add_dataset(database, store, [[1.5]]))
+    before = events_of(database, fit_id)
+    orphan = text("INSERT INTO fit_events SELECT 'none', number, type, data, created_at FROM fit_events")
+    with pytest.raises((RuntimeError, IntegrityError)), database.rebuild() as connection:
+        connection.execute(orphan)
+    assert events_of(database, fit_id) == before
+    assert events_of(database, "none") == []

@@ -14,6 +14,7 @@ class EqualSpheres(Decomposed):
     """EII: covariance_k = variance I."""
 
     name = "EII"
+    radial = True
 
     def __init__(self) -> None:
         super().__init__()

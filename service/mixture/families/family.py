@@ -17,6 +17,7 @@ class Family(ABC):
         name: as in a request.
         storage_type: the covariance type under which a fitted mixture is stored.
         diagonal: whether covariances are diagonal, and kept as (R, K, D) throughout.
+        radial: whether they are even multiples of the identity.
         common_scale: whether the family is only closed under scaling all features alike.
         closed_form: whether ``precisions_cholesky`` is the exact update that em needs.
     """
@@ -24,6 +25,7 @@ class Family(ABC):
     name: str
     storage_type: str
     diagonal: bool = False
+    radial: bool = False
     common_scale: bool = False
     closed_form: bool = True
 

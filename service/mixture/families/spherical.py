@@ -14,6 +14,7 @@ class Spherical(Family):
 
     storage_type = "spherical"
     diagonal = True
+    radial = True
     common_scale = True
 
     def __init__(self, name: str = "spherical") -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from service.mixture.families import Family
-from service.mixture.invalid import InvalidFit
 from service.mixture.optimizers.adam import Adam
 from service.mixture.optimizers.em import ExpectationMaximization
 from service.mixture.optimizers.lbfgs import LimitedMemoryBfgs
@@ -34,18 +33,10 @@ def make_optimizer(request: Mapping[str, Any], family: Family, n_samples: int) -
     """The optimiser that a validated request names, for a family and so many points.
 
     auto takes accelerated em wherever the family has its closed-form update, and lbfgs elsewhere.
-
-    Raises:
-        InvalidFit: when em is asked for and the family has no such update.
     """
     name = request["name"]
     if name == "auto":
         name = "em" if family.closed_form else "lbfgs"
-    if name == "em" and not family.closed_form:
-        raise InvalidFit(
-            f"em has no closed-form update for {family.name}; take the optimizer lbfgs or auto",
-            ("optimizer",),
-        )
     fields = {**DEFAULTS[name], **{key: value for key, value in request.items() if key != "name"}}
     return _MAKERS[name](**fields, n_samples=n_samples)
 
