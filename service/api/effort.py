@@ -1,5 +1,6 @@
 """About how long a fit takes, known before it starts: whether to keep a worker free beside it."""
 
+from service.mixture.families import FAMILIES
 from service.schemas.fit import Adam, FitRequest, Sgd
 
 # Measured on two cores between 0.2 and 0.7; a GPU is faster, which errs on the side of calling a fit large.
@@ -32,5 +33,5 @@ def estimated_seconds(request: FitRequest, n_samples: int, n_features: int) -> f
 
 
 def _n_products(family: str, n_features: int) -> int:
-    squares = n_features * (n_features + 1) // 2 if family in ("full", "tied") else n_features
+    squares = n_features if FAMILIES[family].diagonal else n_features * (n_features + 1) // 2
     return squares + n_features + 1

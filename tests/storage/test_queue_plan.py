@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert, text
 
-from service.storage import queue
+from service.storage import queue, upkeep
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.tables import FitRow
@@ -85,3 +85,10 @@ def test_a_heartbeat_finds_its_fit_by_key(long_used: Database) -> None:
         assert not queue.heartbeat(long_used, held, 30.0).lost
     (plan,) = _plans(long_used, [one for one in statements if one[0].startswith("UPDATE fits")])
     assert "pk_fits" in plan or "sqlite_autoindex_fits" in plan
+
+
+def test_the_old_fits_are_found_by_when_they_ended(long_used: Database, store: DatasetStore) -> None:
+    with _recorded(long_used) as statements:
+        assert upkeep.remove_ended_fits(long_used, store, 60.0) == 0
+    (plan,) = _plans(long_used, [one for one in statements if "finished_at <" in one[0]])
+    assert "ix_fits_finished_at" in plan
