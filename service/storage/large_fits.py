@@ -1,5 +1,7 @@
 """Large fits: one of several workers of a kind is kept free of them, so that small fits need not wait."""
 
+from functools import lru_cache
+
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import aliased
 
@@ -13,6 +15,7 @@ LOCK = "large fits"
 """Who takes one looks behind this lock, for others may take some in the same moment."""
 
 
+@lru_cache(maxsize=8)
 def one_to_spare(worker_id: str, lease_seconds: float) -> ColumnElement[bool]:
     """Whether some worker of this one's device type stays free of large fits when this one takes one.
 

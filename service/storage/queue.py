@@ -6,9 +6,10 @@ its fit to another and discards what it has.
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, false, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, and_, case, false, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.storage import events, fits, mixtures
@@ -67,19 +68,34 @@ def claim(
         lease_seconds: How long the claim holds without a heartbeat.
         max_attempts: After so many lost workers a fit fails with WORKER_LOST.
     """
+    spare = one_to_spare(worker_id, lease_seconds)
+    try:
+        return _claim_next(database, worker_id, devices, lease_seconds, max_attempts, spare)
+    except _NoneToSpare:
+        return _claim_next(database, worker_id, devices, lease_seconds, max_attempts, false())
+
+
+class _NoneToSpare(Exception):
+    """Others have taken large fits in the same moment, so that this worker must leave its own."""
+
+
+def _claim_next(
+    database: Database,
+    worker_id: str,
+    devices: Collection[str],
+    lease_seconds: float,
+    max_attempts: int,
+    large_too: ColumnElement[bool],
+) -> Claim | None:
     with database.write() as session:
         _settle_abandoned(session, max_attempts)
-        spare = one_to_spare(worker_id, lease_seconds)
-        attempt = session.begin_nested()
-        row = _next(session, worker_id, devices, lease_seconds, spare)
-        if row is not None and row.estimated_seconds > LARGE_SECONDS:
-            # Others may have taken large ones in the same moment; behind this lock, they have said so.
-            database.lock(session, LOCK)
-            if not session.scalar(select(spare)):
-                attempt.rollback()
-                row = _next(session, worker_id, devices, lease_seconds, false())
+        row = _next(session, worker_id, devices, lease_seconds, large_too)
         if row is None:
             return None
+        if row.estimated_seconds > LARGE_SECONDS:
+            database.lock(session, LOCK)  # behind it, others have said what they took
+            if not session.scalar(select(large_too)):
+                raise _NoneToSpare
         data = {"status": "running", "attempt": row.attempt, "worker_id": worker_id}
         events.record(session, row.id, row.n_events, "status", data)
         return _claimed(session, row)
@@ -93,19 +109,11 @@ def _next(
     large_too: ColumnElement[bool],
 ) -> FitRow | None:
     """Returns the fit that is next, claimed, large ones only under a condition."""
-    chosen = (
-        select(FitRow.id)
-        # In the words of the partial index: SQLite takes it for nothing else.
-        .where(LIVE_SQL, or_(FitRow.status == "queued", _ABANDONED), FitRow.device.in_(devices))
-        .where(or_(FitRow.estimated_seconds <= LARGE_SECONDS, large_too))
-        .order_by(FitRow.priority.desc(), FitRow.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    chosen = _chosen(tuple(devices), large_too)
     taken_over = case((FitRow.status == "running", 1), else_=0)
     statement = (
         update(FitRow)
-        .where(FitRow.id == chosen.scalar_subquery())
+        .where(FitRow.id == chosen)
         .values(
             status="running",
             token=new_id("tok"),
@@ -120,6 +128,21 @@ def _next(
         .execution_options(synchronize_session=False, populate_existing=True)
     )
     return session.scalar(statement)
+
+
+@lru_cache(maxsize=16)
+def _chosen(devices: tuple[str, ...], large_too: ColumnElement[bool]) -> ScalarSelect[str]:
+    """Returns the query for what is next; built once, since that takes longer than asking."""
+    return (
+        select(FitRow.id)
+        # In the words of the partial index: SQLite takes it for nothing else.
+        .where(LIVE_SQL, or_(FitRow.status == "queued", _ABANDONED), FitRow.device.in_(devices))
+        .where(or_(FitRow.estimated_seconds <= LARGE_SECONDS, large_too))
+        .order_by(FitRow.priority.desc(), FitRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
 
 
 def _claimed(session: Session, row: FitRow) -> Claim:
