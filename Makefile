@@ -34,8 +34,10 @@ chaos: $(VENV)/installed-dev ## kills any process of a running service, a hundre
 	$(BIN)/python -m tests.chaos --database sqlite
 	$(BIN)/python -m tests.chaos --database postgresql
 
-bench: $(VENV)/installed ## measures what the service adds to a fit
+bench: $(VENV)/installed ## measures what the service adds to a fit, and its queue
 	$(BIN)/python -m benchmarks.service_latency
+	$(BIN)/python -m benchmarks.service_queue --database sqlite
+	$(BIN)/python -m benchmarks.service_queue --database postgresql
 
 format: $(VENV)/installed-dev ## puts the code in shape
 	$(BIN)/ruff format
