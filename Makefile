@@ -34,7 +34,7 @@ chaos: $(VENV)/installed-dev ## kills any process of a running service, a hundre
 	$(BIN)/python -m tests.chaos --database sqlite
 	$(BIN)/python -m tests.chaos --database postgresql
 
-bench: $(VENV)/installed ## measures what the service adds to a fit, and its queue
+bench: $(VENV)/installed-dev ## measures what the service adds to a fit, and its queue
 	$(BIN)/python -m benchmarks.service_latency
 	$(BIN)/python -m benchmarks.service_queue --database sqlite
 	$(BIN)/python -m benchmarks.service_queue --database postgresql
