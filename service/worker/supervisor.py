@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from service.errors import ServiceError
 from service.settings import Settings
-from service.storage import changes, queue, workers
+from service.storage import changes, claims, queue, workers
 from service.storage.database import Database
 from service.storage.queue import Claim, Standing
 from service.worker.fitter_process import FitterDied, FitterProcess
@@ -113,7 +113,7 @@ class Supervisor:
             self._heartbeat_due = now + self._heartbeat_seconds
 
     def _claim(self) -> Claim | None:
-        return queue.claim(
+        return claims.claim(
             self._database,
             self._worker_id,
             self._fitter.device.serves,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from service.schemas.fit import FitRequest
-from service.storage import datasets, events, fits, queue
+from service.storage import claims, datasets, events, fits
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore, Draft
 from service.storage.queue import Claim
@@ -89,7 +89,7 @@ def queue_fit(
 def claim(database: Database, worker_id: str = "wrk_test", **how: Any) -> Claim | None:
     """Returns the next fit for a worker with a CPU, now its own."""
     options = {"devices": ("auto", "cpu"), "lease_seconds": 30.0, "max_attempts": 3} | how
-    return queue.claim(database, worker_id, options.pop("devices"), **options)
+    return claims.claim(database, worker_id, options.pop("devices"), **options)
 
 
 def claimed(database: Database, **how: Any) -> Claim:
