@@ -42,6 +42,41 @@ class Plateau:
         return abs(gain) <= allowed
 
 
+class Shown:
+    """The objective of running restarts as a watcher should see it.
+
+    A minibatch's own value says little, and the largest of many too much: theirs are averaged, with a memory
+    of one pass, and the best is the best at present. It decides nothing, so no checkpoint keeps it.
+
+    Args:
+        window: steps in a pass of minibatches; at most 1 where each step sees all points.
+        best: the best so far of a loop that goes on.
+    """
+
+    def __init__(self, window: int, best: float) -> None:
+        self.best = best
+        self._window = window
+        self._averages: dict[int, float] = {}
+        self._n_steps = 0
+
+    def of(self, running: list[int], values: list[float]) -> tuple[float, ...]:
+        """What to show of the running restarts, without those that are not finite."""
+        if self._window <= 1:
+            finite = tuple(value for value in values if math.isfinite(value))
+            self.best = max(self.best, *finite) if finite else self.best
+            return finite
+        self._n_steps += 1
+        share = 1.0 / min(self._n_steps, self._window)
+        averages = {
+            restart: value + (1.0 - share) * (self._averages.get(restart, value) - value)
+            for restart, value in zip(running, values, strict=True)
+            if math.isfinite(value)
+        }
+        self._averages = averages
+        self.best = max(averages.values(), default=self.best)
+        return tuple(averages.values())
+
+
 def run_restarts(
     objective: Objective,
     optimizer: Optimizer,
@@ -62,13 +97,14 @@ def run_restarts(
     # No rule can see a gain below the noise of a pass.
     seen = max(tolerance, objective.statistics.noise) if tolerance > 0 else 0.0
     rule = Plateau(seen, optimizer.window)
+    shown = Shown(round(1 / optimizer.passes_per_step), loop.best)
     while loop.running:
         journal.offer(name, loop)
         loop.state = optimizer.step(objective, loop.state)
         loop.n_steps += 1
         values: list[float] = loop.state["log_likelihood"].tolist()
-        finite = tuple(value for value in values if math.isfinite(value))
-        loop.best = max(loop.best, *finite) if finite else loop.best
+        finite = shown.of(loop.running, values)
+        loop.best = shown.best
         n_ended = len(loop.ends) - len(loop.running)
         asked = watch(loop.n_steps, n_ended, loop.best, finite)
         outcomes = _outcomes(loop, values, rule)

@@ -36,6 +36,8 @@ class Demo:
             cwd=self.folder,
             env=environment(database_url="postgresql+psycopg://nobody.invalid/not-the-demo's")
             | {"TMPDIR": str(self.temporary), "PYTHONPATH": paths, "TERM": "xterm", "COLUMNS": "120"},
+            # A test run started in the background ignores Ctrl-C, and so would what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | streams,
         )
         self.said = ""

@@ -238,3 +238,25 @@ def test_what_cannot_be_fitted_is_refused_by_name(changes, weights, path, says):
         fit(normal(2, 10), FitOptions(**{"n_components": (2,), **changes}), sample_weights=weights)
     assert caught.value.path == path
     assert says in str(caught.value)
+
+
+def test_minibatch_progress_is_near_the_log_likelihood_of_all_points():
+    points = gold_points(1000)
+    seen: list[Progress] = []
+
+    def watch(progress: Progress) -> None:
+        seen.append(progress)
+
+    options = FitOptions(
+        (3,),
+        optimizer={"name": "sgd", "learning_rate": 0.01, "batch_size": 10},
+        initialization={"method": "kmeans++"},
+        n_init=2,
+        tolerance=0,
+        max_steps=1000,
+    )
+    final = fit(points, options, watch=watch).result["log_likelihood"]
+    # The steps wander around the optimum, so a little lower; a single batch of ten would lie far off.
+    assert seen[-1].log_likelihood == pytest.approx(final, rel=0.1)
+    assert seen[-1].log_likelihood < final
+    assert max(seen[-1].restart_log_likelihoods) == seen[-1].log_likelihood

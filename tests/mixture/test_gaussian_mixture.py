@@ -37,7 +37,7 @@ def test_density_and_responsibilities_equal_the_oracle(covariance_type, n_compon
     np.testing.assert_allclose(
         mixture.responsibilities(points),
         oracles.responsibilities(points.numpy(), *parameters),
-        rtol=1e-9,
+        rtol=1e-10,
         atol=1e-300,
     )
 
