@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 from functools import lru_cache
+from typing import TypeVar
 
-from sqlalchemy import ColumnElement, ScalarSelect, and_, case, false, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, case, false, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.storage import events, fits
@@ -13,6 +14,8 @@ from service.storage.identifiers import new_id
 from service.storage.large_fits import LARGE_SECONDS, LOCK, one_to_spare
 from service.storage.queue import Claim, end_as_lost
 from service.storage.tables import LIVE_SQL, DatasetRow, FitRow
+
+Value = TypeVar("Value")
 
 _ABANDONED = and_(FitRow.status == "running", FitRow.lease_expires_at < now_plus())
 
@@ -35,34 +38,21 @@ def claim(
         lease_seconds: How long the claim holds without a heartbeat.
         max_attempts: After so many lost workers a fit fails with WORKER_LOST.
     """
-    spare = one_to_spare(worker_id, lease_seconds)
-    try:
-        return _claim_next(database, worker_id, devices, lease_seconds, max_attempts, spare)
-    except _NoneToSpare:
-        return _claim_next(database, worker_id, devices, lease_seconds, max_attempts, false())
-
-
-class _NoneToSpare(Exception):
-    """Others have taken large fits in the same moment, so that this worker must leave its own."""
-
-
-def _claim_next(
-    database: Database,
-    worker_id: str,
-    devices: Collection[str],
-    lease_seconds: float,
-    max_attempts: int,
-    large_too: ColumnElement[bool],
-) -> Claim | None:
     with database.write() as session:
         _settle_abandoned(session, max_attempts)
-        row = _next(session, worker_id, devices, lease_seconds, large_too)
+        spare = one_to_spare(worker_id, lease_seconds)
+        next_is_large = session.scalar(
+            _first(tuple(devices), spare, FitRow.estimated_seconds > LARGE_SECONDS)
+        )
+        if next_is_large is None:
+            return None
+        if next_is_large:
+            # Chosen behind it only: two workers that choose at once would take both, and the one that then
+            # has to leave its own may be the one with the older.
+            database.lock(session, LOCK)
+        row = _next(session, worker_id, devices, lease_seconds, spare if next_is_large else false())
         if row is None:
             return None
-        if row.estimated_seconds > LARGE_SECONDS:
-            database.lock(session, LOCK)  # behind it, others have said what they took
-            if not session.scalar(select(large_too)):
-                raise _NoneToSpare
         data = {"status": "running", "attempt": row.attempt, "worker_id": worker_id}
         events.record(session, row.id, row.n_events, "status", data)
         return _claimed(session, row)
@@ -99,16 +89,22 @@ def _next(
 
 @lru_cache(maxsize=16)
 def _chosen(devices: tuple[str, ...], large_too: ColumnElement[bool]) -> ScalarSelect[str]:
-    """Returns the query for what is next; built once, since that takes longer than asking."""
+    """Returns the query for what is next and free, locked."""
+    return _first(devices, large_too, FitRow.id).with_for_update(skip_locked=True).scalar_subquery()
+
+
+@lru_cache(maxsize=32)
+def _first(
+    devices: tuple[str, ...], large_too: ColumnElement[bool], wanted: ColumnElement[Value]
+) -> Select[Value]:
+    """Returns the query for something of the next fit; built once, since that takes longer than asking."""
     return (
-        select(FitRow.id)
+        select(wanted)
         # In the words of the partial index: SQLite takes it for nothing else.
         .where(LIVE_SQL, or_(FitRow.status == "queued", _ABANDONED), FitRow.device.in_(devices))
         .where(or_(FitRow.estimated_seconds <= LARGE_SECONDS, large_too))
         .order_by(FitRow.priority.desc(), FitRow.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
     )
 
 

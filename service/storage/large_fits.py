@@ -12,7 +12,7 @@ LARGE_SECONDS = 10.0
 """A fit estimated to take longer is large."""
 
 LOCK = "large fits"
-"""Who takes one looks behind this lock, for others may take some in the same moment."""
+"""One is chosen and taken behind this lock, for others may take some in the same moment."""
 
 
 @lru_cache(maxsize=8)

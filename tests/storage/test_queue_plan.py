@@ -61,11 +61,12 @@ def test_a_claim_reads_the_live_fits_only(long_used: Database) -> None:
     with _recorded(long_used) as statements:
         assert claim(long_used) is not None
     on_fits = [one for one in statements if "lease_expires_at <" in one[0]]
-    assert len(on_fits) == 2  # what dead workers left, and the claim
-    settling, claiming = _plans(long_used, on_fits)
+    assert len(on_fits) == 3  # what dead workers left, whether the next is large, and the claim
+    settling, looking, claiming = _plans(long_used, on_fits)
+    assert "ix_fits_live" in looking
     assert "ix_fits_live" in claiming
     assert "ix_fits_status_id" in settling or "ix_fits_live" in settling  # by the few that are running
-    for plan in (settling, claiming):
+    for plan in (settling, looking, claiming):
         assert "SCAN fits\n" not in plan + "\n"
         assert "Seq Scan on fits" not in plan
 
