@@ -14,18 +14,15 @@ from service.mixture.journal import Journal, RestartEnd
 from service.mixture.optimizers import Objective, make_optimizer
 from service.mixture.options import FitOptions
 from service.mixture.restarts import Watch
-from service.mixture.stages import run_in_stages
+from service.mixture.stages import FINISHED, Stages, spurious_floor
 from service.mixture.standardization import StandardizedPoints
-from service.mixture.starts import STARTS, given_start, restart_generator
+from service.mixture.starts import STARTS, Starts, given_start, restart_generator
 from service.mixture.statistics import StatisticsPass
 from service.mixture.threads import threads_for
 
-# An eigenvalue within this factor of the regularisation owes more to it than to the points.
-FLOOR_FACTOR = 3.0
-SMALLEST_FLOOR = 1e-12
 # On the way to an optimum a log-density need not be closer than the tolerance asked for, nor than this.
 LARGEST_ERROR = 1e-6
-_SURVIVED = ("converged", "max_steps_reached")
+_SURVIVED = (*FINISHED, "left_behind")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +58,7 @@ class Candidate:
         family: of covariances.
         optimizer: the name of the one that ran.
         data: the points, in the coordinates of the optima.
-        optima: of every restart: survivors first, honest before spurious ones, then by likelihood.
+        optima: of every restart: survivors first, those left behind last of them, honest before spurious ones, then by likelihood.
     """
 
     n_components: int
@@ -115,10 +112,9 @@ def run_candidate(
     generators = [restart_generator(options.seed, restart) for restart in range(options.n_init)]
     work = options.n_init * n_components * statistics.features.n_rows * data.n_samples
     with threads_for(work):
-        ends = run_in_stages(
+        stages = Stages(
             objective,
             optimizer,
-            lambda: _starts(data, family, n_components, options.initialization, generators),
             generators,
             tolerance=options.tolerance,
             max_steps=options.max_steps,
@@ -126,9 +122,18 @@ def run_candidate(
             journal=journal or Journal(),
             name=name,
         )
+        ends = stages.run(
+            lambda: _starts(data, family, n_components, options.initialization, generators)
+        )
         optima = _optima(statistics, ends)
-    optima.sort(key=lambda optimum: (not optimum.survived, optimum.spurious, -optimum.mean_log_likelihood))
+    optima.sort(key=_rank)
     return Candidate(n_components, family, optimizer.name, data, optima)
+
+
+def _rank(optimum: Optimum) -> tuple[bool, bool, bool, float]:
+    """Orders optima: those that ran their course, honest ones, likely ones first."""
+    left_behind = optimum.end.outcome == "left_behind"
+    return not optimum.survived, left_behind, optimum.spurious, -optimum.mean_log_likelihood
 
 
 def _starts(
@@ -137,7 +142,7 @@ def _starts(
     n_components: int,
     initialization: Any,
     generators: list[torch.Generator],
-) -> Components:
+) -> Starts:
     if initialization["method"] == "mixture":
         return given_start(data, family, n_components, initialization["mixture"], len(generators))
     return STARTS[initialization["method"]](data, family, n_components, generators)
@@ -153,7 +158,7 @@ def _optima(statistics: StatisticsPass, ends: list[RestartEnd]) -> list[Optimum]
     plain = statistics.unregularized(components).log_likelihood / statistics.data.total_weight
     eigenvalues = components.smallest_eigenvalues().tolist()
     weights = components.log_weights.exp().amin(1).tolist()
-    floor = max(FLOOR_FACTOR * statistics.regularization, SMALLEST_FLOOR)
+    floor = spurious_floor(statistics.regularization)
     for end, value, eigenvalue, weight in zip(survivors, plain.tolist(), eigenvalues, weights, strict=True):
         optima.append(Optimum(end, value, eigenvalue, weight, eigenvalue <= floor))
     return optima

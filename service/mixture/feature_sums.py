@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from service.mixture.features import QuadraticFeatures
+from service.mixture.small_sums import SMALL_NUMBERS, SmallSums
 
 # A chunk's buffers stay in the last-level cache, and it is long enough that calls cost nothing beside it;
 # all features of a small dataset are kept between passes.
 CHUNK_BYTES = 16 << 20
 KEPT_FEATURES_BYTES = 32 << 20
-# Up to so many multiplications per restart, one batched product for all restarts beats one call for each.
-BATCHED_PRODUCT = 1 << 17
 # A product with so many features at most is cut into so many slices.
 SLICED_ROWS, SLICES = 512, 4
 # Below this a sum of exponentials may have lost terms to underflow.
@@ -33,36 +32,19 @@ class FeatureSums:
         kept_bytes = features.n_rows * points.shape[1] * points.element_size()
         self.kept = features.rows_of(points) if kept_bytes <= KEPT_FEATURES_BYTES else None
         self._buffers: tuple[Tensor, Tensor] | None = None
+        small = self.kept is not None and points.device.type == "cpu"
+        self._small = SmallSums(self.kept, weights) if small else None
 
     def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """For coefficients theta (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.
 
         No entry of theta . phi may be larger than zero by more than rounding.
         """
-        _, n_components, n_rows = theta.shape
+        n_components = theta.shape[1]
         coefficients = theta.to(self._points.dtype)
-        if self.kept is not None and n_components * n_rows * self._points.shape[1] <= BATCHED_PRODUCT:
-            return self._batched(coefficients, self.kept)
+        if self._small is not None and n_components * self._points.shape[1] <= SMALL_NUMBERS:
+            return self._small(coefficients)
         return self._by_chunks(coefficients)
-
-    def _batched(self, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        every = phi.expand(theta.shape[0], *phi.shape)
-        joint = torch.bmm(theta, every)
-        totals = joint.exp_().sum(1)
-        lost = totals.amin(1) <= _SMALLEST[joint.dtype]
-        if bool(lost.any()):
-            again = torch.bmm(theta, every)[lost]
-            log_totals = totals.log()
-            log_totals[lost] = torch.logsumexp(again, dim=1)
-            joint.mul_(totals.reciprocal_().unsqueeze(1))
-            joint[lost] = (again - log_totals[lost].unsqueeze(1)).exp_()
-        else:
-            log_totals = totals.log()
-            joint.mul_(totals.reciprocal_().unsqueeze(1))
-        if self._weights is not None:
-            joint.mul_(self._weights)
-            log_totals.mul_(self._weights)
-        return log_totals.double().sum(1), torch.bmm(joint, every.mT).double()
 
     def _by_chunks(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         n_restarts, n_components, n_rows = theta.shape

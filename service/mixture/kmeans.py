@@ -1,11 +1,19 @@
-"""k-means++ and Lloyd's algorithm on one sample, for many sets of centres at once."""
+"""k-means++ and Lloyd's algorithm on one sample, for many sets of centres at once; numpy, float64."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+
+Array = np.ndarray[Any, Any]
+
+# Distances that are looked at together, of so many sets at once.
+CHUNK_NUMBERS, SETS_TOGETHER = 1 << 20, 16
+# Of two centres at the same place the first takes all: the others seem this much farther, relative to the spread.
+TIE = 1e-12
 
 
 def n_trials(n_centres: int) -> int:
@@ -13,50 +21,76 @@ def n_trials(n_centres: int) -> int:
     return 2 + int(math.log(n_centres))
 
 
-def spread_centres(points: Tensor, uniforms: Tensor) -> Tensor:
+def spread_centres(points: Array, uniforms: Array) -> Array:
     """C sets of K centres among points (n, D), drawn by squared distance from those before: (C, K, D).
 
     Several candidates are drawn for each centre and the one that leaves the least squared distance stays.
 
     Args:
-        points: (n, D) float64.
+        points: (n, D).
         uniforms: (C, K, n_trials(K)) random numbers in [0, 1), which decide everything.
 
     References:
         Arthur, Vassilvitskii, "k-means++: The Advantages of Careful Seeding", 2007.
     """
+    n_sets, n_centres, _ = uniforms.shape
+    together = max(1, CHUNK_NUMBERS // (n_trials(n_centres) * points.shape[0]))
+    squares = np.square(points).sum(1)
+    lifted = np.vstack([points.T, squares, np.ones_like(squares)])
+    chosen = [_spread(lifted, uniforms[start : start + together]) for start in range(0, n_sets, together)]
+    return points[np.concatenate(chosen)]
+
+
+def _spread(lifted: Array, uniforms: Array) -> Array:
+    """The places (C, K) of the chosen points among those of lifted (D + 2, n): x, |x|^2, 1."""
     n_sets, n_centres, trials = uniforms.shape
-    n_samples = points.shape[0]
-    every = torch.arange(n_sets)
-    chosen = [(uniforms[:, 0, 0] * n_samples).long().clamp_(max=n_samples - 1)]
-    closest = _squared_distances(points, points[chosen[0]])
+    n_samples = lifted.shape[1]
+    every = np.arange(n_sets)
+    places = np.empty((n_sets, n_centres), dtype=np.int64)
+    places[:, 0] = (uniforms[:, 0, 0] * n_samples).astype(np.int64)
+    closest = _squared_distances(lifted, places[:, 0])
     for k in range(1, n_centres):
         cumulative = closest.cumsum(1)
         drawn = uniforms[:, k] * cumulative[:, -1:]
-        candidates = torch.searchsorted(cumulative, drawn, right=True).clamp_(max=n_samples - 1)
-        distances = _squared_distances(points, points[candidates.flatten()]).view(n_sets, trials, n_samples)
-        distances = torch.minimum(distances, closest.unsqueeze(1))
+        found = torch.searchsorted(torch.from_numpy(cumulative), torch.from_numpy(drawn), right=True)
+        candidates = np.minimum(found.numpy(), n_samples - 1)
+        distances = _squared_distances(lifted, candidates.reshape(-1)).reshape(n_sets, trials, n_samples)
+        np.minimum(distances, closest[:, None], out=distances)
         best = distances.sum(2).argmin(1)
         closest = distances[every, best]
-        chosen.append(candidates[every, best])
-    return points[torch.stack(chosen, dim=1)]
+        places[:, k] = candidates[every, best]
+    return places
 
 
-def members(points: Tensor, centres: Tensor) -> Tensor:
-    """Which centre of each set (C, K, D) is the nearest of every point (n, D): one-hot (C, K, n) float64."""
-    n_sets, n_centres, _ = centres.shape
-    distances = _squared_distances(points, centres.flatten(0, 1)).view(n_sets, n_centres, -1)
-    return torch.zeros_like(distances).scatter_(1, distances.argmin(1, keepdim=True), 1.0)
+def _squared_distances(lifted: Array, places: Array) -> Array:
+    """|x - c|^2, (m, n), of all points from those at m places, never negative."""
+    centres = lifted[:, places]
+    rows = np.vstack([-2 * centres[:-2], np.ones_like(centres[:1]), centres[-2:-1]])
+    distances = rows.T @ lifted
+    return np.maximum(distances, 0.0, out=distances)
 
 
-def averages(points: Tensor, member: Tensor, otherwise: Tensor) -> tuple[Tensor, Tensor]:
-    """Sizes (C, K) of clusters and their means (C, K, D), for an empty one ``otherwise`` (C, K, D)."""
-    sizes = member.sum(2)
-    means = (member @ points) / sizes.clamp_min(1).unsqueeze(-1)
-    return sizes, torch.where(sizes.unsqueeze(-1) > 0, means, otherwise)
+def clusters(points: Array, centres: Array) -> tuple[Array, Array]:
+    """Sizes (C, K) and sums (C, K, D) of the points (n, D) nearest to each centre of each set (C, K, D)."""
+    n_sets, n_centres, n_features = centres.shape
+    with_one = np.hstack([points, np.ones((points.shape[0], 1))])
+    squares = np.square(centres).sum(2, keepdims=True)
+    squares += (TIE * squares.max()) * np.arange(n_centres)[:, None]
+    rows = np.concatenate([-2 * centres, squares], axis=2)
+    sums = np.zeros((n_sets, n_centres, n_features + 1))
+    # Neither size depends on how many sets there are: a set's numbers are its own.
+    chunk = max(64, CHUNK_NUMBERS // (SETS_TOGETHER * n_centres))
+    for first in range(0, n_sets, SETS_TOGETHER):
+        block = slice(first, first + SETS_TOGETHER)
+        for start in range(0, points.shape[0], chunk):
+            part = with_one[start : start + chunk]
+            member = rows[block] @ part.T
+            np.equal(member, np.minimum.reduce(member, axis=1)[:, None], out=member)
+            sums[block] += member @ part
+    return sums[..., -1], sums[..., :-1]
 
 
-def lloyd(points: Tensor, centres: Tensor, n_steps: int) -> Tensor:
+def lloyd(points: Array, centres: Array, n_steps: int) -> Array:
     """Centres (C, K, D) after so many rounds of assigning and averaging; one left alone stays put.
 
     References:
@@ -64,13 +98,8 @@ def lloyd(points: Tensor, centres: Tensor, n_steps: int) -> Tensor:
     """
     for _ in range(n_steps):
         before = centres
-        _, centres = averages(points, members(points, centres), centres)
-        if torch.equal(before, centres):
+        sizes, sums = clusters(points, centres)
+        centres = np.where(sizes[..., None] > 0, sums / np.maximum(sizes, 1)[..., None], centres)
+        if np.array_equal(before, centres):
             break
     return centres
-
-
-def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
-    """|x - c|^2, (m, n) for points (n, D) and centres (m, D), never negative."""
-    squares = torch.addmm(points.square().sum(1), centres, points.T, alpha=-2)
-    return squares.add_(centres.square().sum(1).unsqueeze(1)).clamp_min_(0)

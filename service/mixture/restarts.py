@@ -15,6 +15,9 @@ from service.mixture.optimizers.optimizer import Objective, Optimizer, State, se
 # step, restarts ended, best mean objective, the running restarts' current ones -> an outcome to end with.
 Watch = Callable[[int, int, float, tuple[float, ...]], str | None]
 
+# A race is judged after so many steps, and the climb that an optimiser expects is trusted to this factor.
+RACE_STEPS, RACE_HOPE = 6, 10.0
+
 
 @dataclass(frozen=True)
 class Plateau:
@@ -88,8 +91,12 @@ def run_restarts(
     watch: Watch,
     journal: Journal,
     name: str,
+    race: bool = False,
 ) -> list[RestartEnd]:
-    """Runs every start to its end, from the beginning or from where the journal says; one end for each."""
+    """Runs every start to its end, from the beginning or from where the journal says; one end for each.
+
+    In a race a restart that expects to end below where the best already is ends with left_behind.
+    """
     finished = journal.ends(name)
     if finished is not None:
         return finished
@@ -108,6 +115,8 @@ def run_restarts(
         n_ended = len(loop.ends) - len(loop.running)
         asked = watch(loop.n_steps, n_ended, loop.best, finite)
         outcomes = _outcomes(loop, values, rule)
+        if race and loop.n_steps >= RACE_STEPS:
+            _leave_behind(loop, values, outcomes, seen)
         if asked is not None or loop.n_steps >= max_steps:
             outcomes = [outcome or asked or "max_steps_reached" for outcome in outcomes]
         if any(outcomes):
@@ -143,6 +152,17 @@ def _outcomes(loop: Loop, values: list[float], rule: Plateau) -> list[str | None
         else:
             outcomes.append(None)
     return outcomes
+
+
+def _leave_behind(loop: Loop, values: list[float], outcomes: list[str | None], tolerance: float) -> None:
+    """Ends those of the restarts that are behind by much more than the climb they still expect."""
+    if "decrement" not in loop.state:
+        return
+    decrements = loop.state["decrement"].tolist()
+    for row, (value, decrement) in enumerate(zip(values, decrements, strict=True)):
+        behind = loop.best - value - tolerance * max(1.0, abs(loop.best))
+        if outcomes[row] is None and behind > RACE_HOPE * decrement:
+            outcomes[row] = "left_behind"
 
 
 def _take_out(objective: Objective, optimizer: Optimizer, loop: Loop, outcomes: list[str | None]) -> None:

@@ -1,4 +1,4 @@
-"""Restarts in two stages where there are many points: all on a sample, then the best few on everything."""
+"""Restarts in stages: a few of the best starts, where there are many points on a sample, then on everything."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from service.mixture.components import Components, concatenate
 from service.mixture.journal import Journal, RestartEnd
 from service.mixture.optimizers import Objective, Optimizer
 from service.mixture.restarts import Watch, run_restarts
+from service.mixture.starts import Starts
 from service.mixture.statistics import StatisticsPass
 
 # A sample of so many points, and so many for each free parameter, shows which optimum is the best.
@@ -19,8 +20,13 @@ SAMPLE_POINTS, SAMPLE_POINTS_PER_PARAMETER = 5_000, 30
 WORTHWHILE = 4
 # On a sample the likelihood is only known to its noise; a tolerance far below that is lost work.
 SAMPLE_TOLERANCE = 1e-5
-# So many of the optima found on the sample go on to all points.
-FINALISTS = 2
+# So many of the mixtures that starts were led to go on to the sample, or where there is none, to all points;
+# and so many of the optima found on the sample go on to all points.
+CONTENDERS, FINALISTS = 4, 2
+# An eigenvalue within this factor of the regularisation owes more to it than to the points.
+FLOOR_FACTOR, SMALLEST_FLOOR = 3.0, 1e-12
+# A restart that has run its course.
+FINISHED = ("converged", "max_steps_reached")
 
 
 def sample_size(objective: Objective) -> int | None:
@@ -31,79 +37,161 @@ def sample_size(objective: Objective) -> int | None:
     return size if data.n_samples >= WORTHWHILE * size else None
 
 
-def run_in_stages(
-    objective: Objective,
-    optimizer: Optimizer,
-    starts: Callable[[], Components],
-    generators: list[torch.Generator],
-    *,
-    tolerance: float,
-    max_steps: int,
-    watch: Watch,
-    journal: Journal,
-    name: str,
-) -> list[RestartEnd]:
-    """The ends of all restarts: of the finalists on all points, of the others where the sample left them.
+class Stages:
+    """The stages that the restarts of one candidate run through.
 
-    A restart that found a finalist's optimum on the sample shares its end; one that fell behind is given no
-    more steps and ends with max_steps_reached.
+    Args:
+        objective: on all points.
+        optimizer: for every stage.
+        generators: of the restarts.
+        tolerance: of the stopping rule.
+        max_steps: of each stage.
+        watch: of the whole.
+        journal: keeps what each stage came to.
+        name: of the candidate in the journal.
     """
-    size = sample_size(objective)
-    n_restarts = len(generators)
 
-    def run(
-        part: str, on: Objective, start: Callable[[], Components], within: float, watched: Watch
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        generators: list[torch.Generator],
+        *,
+        tolerance: float,
+        max_steps: int,
+        watch: Watch,
+        journal: Journal,
+        name: str,
+    ) -> None:
+        self._objective = objective
+        self._optimizer = optimizer
+        self._generators = generators
+        self._tolerance = tolerance
+        self._max_steps = max_steps
+        self._watch = watch
+        self._journal = journal
+        self._name = name
+
+    def run(self, starts: Callable[[], Starts]) -> list[RestartEnd]:
+        """The ends of all restarts: of the finalists on all points, of the others where they were left behind.
+
+        Restarts that begin at the same mixture, or find the same optimum on the sample, run as one and share
+        its end. One that fell behind is given no more steps and ends with left_behind, unless all that went
+        on turn out to be spurious or to collapse: then the others have their turn.
+        """
+        n_restarts = len(self._generators)
+        if n_restarts == 1 or self._tolerance == 0.0 or self._optimizer.passes_per_step != 1.0:
+            return self._stage("all", self._objective, lambda: starts().components, self._tolerance)
+        begun = starts()
+        ends = [
+            RestartEnd(begun.components.rows(torch.tensor([restart])), "left_behind", 0, 0.0)
+            for restart in range(n_restarts)
+        ]
+        groups, contenders = begun.groups, begun.groups
+        if begun.compared:
+            contenders = [
+                group for place, group in enumerate(groups) if place < 2 or group[0] not in begun.behind
+            ][:CONTENDERS]
+        size = sample_size(self._objective)
+        if size is not None:
+            groups, contenders = self._rehearsal(ends, groups, contenders, size)
+        self._heat("finals", ends, contenders, race=size is not None or begun.compared)
+        if not self._settled(ends, contenders):
+            alive = any(ends[group[0]].outcome in FINISHED for group in groups)
+            others = [
+                group
+                for group in groups
+                if ends[group[0]].outcome == "left_behind" and not (alive and group[0] in begun.floored)
+            ]
+            self._heat("others", ends, others, race=False)
+        return ends
+
+    def _stage(
+        self,
+        part: str,
+        on: Objective,
+        start: Callable[[], Components],
+        tolerance: float,
+        *,
+        waiting: int | None = 0,
+        race: bool = False,
     ) -> list[RestartEnd]:
+        """One loop to its end; ``waiting`` restarts count as done meanwhile, None for all."""
+
+        def watch(step: int, done: int, best: float, now: tuple[float, ...]) -> str | None:
+            return self._watch(step, 0 if waiting is None else waiting + done, best, now)
+
         return run_restarts(
             on,
-            optimizer,
+            self._optimizer,
             start,
-            generators,
-            tolerance=within,
-            max_steps=max_steps,
-            watch=watched,
-            journal=journal,
-            name=f"{name}/{part}",
+            self._generators,
+            tolerance=tolerance,
+            max_steps=self._max_steps,
+            watch=watch,
+            journal=self._journal,
+            name=f"{self._name}/{part}",
+            race=race,
         )
 
-    if size is None or n_restarts == 1 or tolerance == 0.0 or optimizer.passes_per_step != 1.0:
-        return run("all", objective, starts, tolerance, watch)
-    sampled = _sampled(objective, size, generators[0])
-    loose = max(tolerance, SAMPLE_TOLERANCE)
-    rehearsed = run(
-        "sample", sampled, starts, loose, lambda step, _done, best, now: watch(step, 0, best, now)
-    )
-    share = size / objective.statistics.data.n_samples
-    groups = _groups(sampled, rehearsed, loose)
-    chosen = groups[:FINALISTS]
-    waiting = n_restarts - len(chosen)
-    finals: list[RestartEnd] = []
-    if chosen:
-        finalists = concatenate([rehearsed[group[0]].components for group in chosen])
-        finals = run(
-            "finals",
-            objective,
-            lambda: finalists,
-            tolerance,
-            lambda step, done, best, now: watch(step, waiting + done, best, now),
+    def _rehearsal(
+        self, ends: list[RestartEnd], groups: list[list[int]], contenders: list[list[int]], size: int
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Lets the contenders find their optima on a sample; all groups as they are then, and the finalists."""
+        sampled = _sampled(self._objective, size, self._generators[0])
+        loose = max(self._tolerance, SAMPLE_TOLERANCE)
+        rehearsed = self._stage(
+            "sample", sampled, lambda: _firsts(ends, contenders), loose, waiting=None, race=True
         )
-    return _combined(rehearsed, chosen, finals, share)
+        share = size / self._objective.statistics.data.n_samples
+        _share(ends, contenders, [_left_behind(end, share) for end in rehearsed])
+        joined = _groups(sampled, rehearsed, contenders, loose)
+        return joined + [group for group in groups if group not in contenders], joined[:FINALISTS]
+
+    def _heat(self, part: str, ends: list[RestartEnd], groups: list[list[int]], *, race: bool) -> None:
+        """Runs these groups on all points from where they stand."""
+        if not groups:
+            return
+        finals = self._stage(
+            part,
+            self._objective,
+            lambda: _firsts(ends, groups),
+            self._tolerance,
+            waiting=len(self._generators) - len(groups),
+            race=race,
+        )
+        _share(ends, groups, finals)
+
+    def _settled(self, ends: list[RestartEnd], groups: list[list[int]]) -> bool:
+        """Whether one of these groups has come to an honest optimum, or was asked to end."""
+        floor = spurious_floor(self._objective.statistics.regularization)
+        for group in groups:
+            end = ends[group[0]]
+            if end.outcome in ("cancelled", "timed_out"):
+                return True
+            if end.outcome in FINISHED and float(end.components.smallest_eigenvalues()) > floor:
+                return True
+        return False
 
 
-def _combined(
-    rehearsed: list[RestartEnd], chosen: list[list[int]], finals: list[RestartEnd], share: float
-) -> list[RestartEnd]:
-    """The ends on the sample, replaced by those on all points for the restarts of the chosen groups."""
-    ends = [_left_behind(end, share) for end in rehearsed]
-    for group, final in zip(chosen, finals, strict=True):
+def spurious_floor(regularization: float) -> float:
+    """The smallest eigenvalue at which a component still owes more to the points than to regularisation."""
+    return max(FLOOR_FACTOR * regularization, SMALLEST_FLOOR)
+
+
+def _firsts(ends: list[RestartEnd], groups: list[list[int]]) -> Components:
+    """The mixture at which each group stands."""
+    return concatenate([ends[group[0]].components for group in groups])
+
+
+def _share(ends: list[RestartEnd], groups: list[list[int]], reached: list[RestartEnd]) -> None:
+    """Gives every restart of a group the end that the group has reached, after the way it came."""
+    for group, end in zip(groups, reached, strict=True):
         for restart in group:
-            before = rehearsed[restart]
+            before = ends[restart]
             ends[restart] = replace(
-                final,
-                n_steps=final.n_steps + before.n_steps,
-                n_passes=final.n_passes + share * before.n_passes,
+                end, n_steps=end.n_steps + before.n_steps, n_passes=end.n_passes + before.n_passes
             )
-    return ends
 
 
 def _sampled(objective: Objective, size: int, generator: torch.Generator) -> Objective:
@@ -121,12 +209,14 @@ def _sampled(objective: Objective, size: int, generator: torch.Generator) -> Obj
     return replace(objective, statistics=passes)
 
 
-def _groups(objective: Objective, ends: list[RestartEnd], tolerance: float) -> list[list[int]]:
-    """Restarts that found the same optimum on the sample, best optimum first; collapsed ones in none.
+def _groups(
+    objective: Objective, ends: list[RestartEnd], before: list[list[int]], tolerance: float
+) -> list[list[int]]:
+    """Groups joined that found the same optimum on the sample, best optimum first; collapsed ones in none.
 
     A component at the floor of a sample may be nothing but a coincidence of it; such optima come last.
     """
-    alive = [i for i, end in enumerate(ends) if end.outcome in ("converged", "max_steps_reached")]
+    alive = [i for i, end in enumerate(ends) if end.outcome in (*FINISHED, "left_behind")]
     if not alive:
         return []
     components = concatenate([ends[i].components for i in alive])
@@ -138,13 +228,13 @@ def _groups(objective: Objective, ends: list[RestartEnd], tolerance: float) -> l
     best = 0.0
     for row in order:
         if groups and abs(means[row] - best) <= 3 * tolerance * max(1.0, abs(best)):
-            groups[-1].append(alive[row])
+            groups[-1] += before[alive[row]]
         else:
-            groups.append([alive[row]])
+            groups.append(list(before[alive[row]]))
             best = means[row]
     return groups
 
 
 def _left_behind(end: RestartEnd, share: float) -> RestartEnd:
-    outcome = "max_steps_reached" if end.outcome == "converged" else end.outcome
+    outcome = "left_behind" if end.outcome in ("converged", "max_steps_reached") else end.outcome
     return replace(end, outcome=outcome, n_passes=share * end.n_passes)

@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from service.mixture.components import Components, concatenate
+from service.mixture.components import Components
 from service.mixture.families import Family
 from service.mixture.families.family import invert_cholesky
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.invalid import InvalidFit
-from service.mixture.kmeans import averages, lloyd, members, n_trials, spread_centres
-from service.mixture.optimizers.em_coordinates import coordinates, from_coordinates
+from service.mixture.kmeans import Array, clusters, lloyd, n_trials, spread_centres
+from service.mixture.screening import Screened, screened
 from service.mixture.standardization import StandardizedPoints
-from service.mixture.statistics import StatisticsPass
 
-# Centres are sought among so many points at least, so many for each component, so many for each feature.
-SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 1_000, 100
-SUBSAMPLE_PER_FEATURE = 50
-# With more numbers than this in the covariances, refined centres win and two sets are enough.
+# Centres are sought among so many points at least, so many for each component, so many for each feature;
+# where there are many components, among fewer for each.
+SUBSAMPLE, SUBSAMPLE_PER_COMPONENT, SUBSAMPLE_PER_FEATURE = 1_000, 100, 50
+SUBSAMPLE_OF_COMPONENTS, SMALLEST_PER_COMPONENT = 5_000, 20
+# With more numbers than this in the covariances only refined centres win.
 MANY_NUMBERS = 1_000
-# How long starts are looked at before the best is chosen, and how far kept from spurious optima meanwhile.
-SCREENING_STEPS, SCREENING_TOLERANCE, SCREENING_REGULARIZATION = 20, 1e-4, 1e-3
+# A restart tries several sets of centres while together they have no more responsibilities than this.
+CHEAP_NUMBERS = 1 << 13
 # A start's weights keep this share of an equal one, so that no component starts dead.
 SMALLEST_SHARE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Where restarts begin, and which of them begin alike.
+
+    Attributes:
+        components: of R restarts.
+        groups: restarts that begin at the same mixture; if they were compared, the most promising group first.
+        compared: whether they were.
+        behind: restarts that are not likely to be the best.
+        floored: restarts that are on their way to a spurious optimum.
+    """
+
+    components: Components
+    groups: list[list[int]]
+    compared: bool = False
+    behind: frozenset[int] = frozenset()
+    floored: frozenset[int] = frozenset()
 
 
 def restart_generator(seed: int, restart: int) -> torch.Generator:
@@ -49,17 +70,21 @@ def random_start(
     return _built(data, family, weights, torch.stack(means), variances)
 
 
+def _each_alone(components: Components) -> Starts:
+    return Starts(components, [[restart] for restart in range(components.means.shape[0])])
+
+
 def clustered_start(
     data: StandardizedPoints,
     family: Family,
     n_components: int,
     generators: list[torch.Generator],
     lloyd_steps: tuple[int, ...],
-) -> Components:
+) -> Starts:
     """Centres by k-means++ and Lloyd's steps in whitened coordinates, one pooled covariance around them.
 
     Whitening makes the choice blind to the scale and direction of features: an elongated cloud is
-    not cut across merely because it is long. Every restart tries as many sets of centres as ``lloyd_steps``
+    not cut across merely because it is long. A restart tries up to as many sets of centres as ``lloyd_steps``
     has entries, each refined so often (refined ones are best in many dimensions, bare ones find optima that
     k-means would never start near), and goes on from the one that is the most likely after some steps of em.
 
@@ -68,74 +93,77 @@ def clustered_start(
         likelihood in multivariate Gaussian mixture models", 2003.
     """
     sample = _subsample(data, n_components, generators[0].initial_seed())
-    points = sample.points.T.double().cpu().contiguous()
-    flat = points if family.common_scale else _whiten(points)
-    if n_components * data.n_features**2 > MANY_NUMBERS:
-        lloyd_steps = lloyd_steps[:2]
-    shape = (len(lloyd_steps), n_components, n_trials(n_components))
-    drawn = [torch.rand(shape, dtype=torch.float64, generator=generator) for generator in generators]
-    uniforms = torch.stack(drawn, dim=1)
-    parts = []
-    for steps, numbers in zip(lloyd_steps, uniforms, strict=True):
-        centres = lloyd(flat, spread_centres(flat, numbers), steps)
-        parts.append(_around(data, family, points, members(flat, centres)))
-    if len(parts) == 1:
-        return parts[0]
-    return _most_likely(sample, family, parts)
+    n_sets = _n_sets(n_components, sample, len(lloyd_steps))
+    points: Array = sample.points.T.double().cpu().numpy()
+    shift = points.mean(0)
+    flat = points - shift
+    unwhiten = None
+    if not family.common_scale:
+        flat, unwhiten = _whitened(flat)
+    drawn = [
+        torch.rand((n_sets, n_components, n_trials(n_components)), dtype=torch.float64, generator=generator)
+        for generator in generators
+    ]
+    centres = spread_centres(flat, torch.cat(drawn).numpy())
+    for place, steps in enumerate(lloyd_steps[:n_sets]):
+        if steps:
+            centres[place::n_sets] = lloyd(flat, centres[place::n_sets], steps)
+    sizes, sums = clusters(flat, centres)
+    means = sums / np.maximum(sizes, 1)[..., None]
+    if unwhiten is not None:
+        means = means @ unwhiten
+    components = _around(data, family, points, sizes, means + shift)
+    return _best_of(screened(sample, family, components), n_sets)
 
 
-def _around(data: StandardizedPoints, family: Family, points: Tensor, member: Tensor) -> Components:
-    """Components at the means of clusters (R, K, n) of points (n, D), with their pooled covariance."""
-    n_features = points.shape[1]
-    whole = points.mean(0).expand(*member.shape[:2], n_features)
-    sizes, means = averages(points, member, whole)
-    shares = sizes / points.shape[0]
-    second = points.T @ points / points.shape[0]
-    between = (means * shares.unsqueeze(-1)).mT @ means
+def _n_sets(n_components: int, sample: StandardizedPoints, most: int) -> int:
+    """How many sets of centres a restart tries."""
+    if n_components * sample.n_features**2 > MANY_NUMBERS:
+        return 1
+    return max(1, min(most, CHEAP_NUMBERS // (n_components * sample.n_samples)))
+
+
+def _around(
+    data: StandardizedPoints, family: Family, points: Array, sizes: Array, means: Array
+) -> Components:
+    """Components at these means (R, K, D), with the pooled covariance of points (n, D) around them."""
+    n_samples, n_features = points.shape
+    shares = sizes / sizes.sum(1, keepdims=True)
+    second = points.T @ points / n_samples
+    between = np.swapaxes(means * shares[..., None], 1, 2) @ means
     # Within clusters there may be no room at all: a little of the whole spread keeps the covariance regular.
-    pooled = second - between + 1e-3 * torch.eye(n_features, dtype=torch.float64)
+    pooled = torch.from_numpy(second - between + 1e-3 * np.eye(n_features))
     covariances = pooled.unsqueeze(1).expand(*means.shape, n_features)
     if family.diagonal:
         covariances = covariances.diagonal(dim1=-2, dim2=-1)
-    weights = shares + SMALLEST_SHARE / member.shape[1]
-    return _built(data, family, weights / weights.sum(1, keepdim=True), means, covariances)
+    weights = torch.from_numpy(shares + SMALLEST_SHARE / means.shape[1])
+    weights = weights / weights.sum(1, keepdim=True)
+    return _built(data, family, weights, torch.from_numpy(means), covariances)
 
 
-def _most_likely(sample: StandardizedPoints, family: Family, parts: list[Components]) -> Components:
-    """For each restart, the most likely of its starts after some steps of em on a sample, as it is then."""
-    statistics = StatisticsPass(
-        sample,
-        diagonal=family.diagonal,
-        radial=family.radial,
-        regularization=SCREENING_REGULARIZATION,
-        error_bound=0.01 * SCREENING_TOLERANCE,
+def _best_of(found: Screened, n_sets: int) -> Starts:
+    """For each restart the most likely of its sets of centres; restarts at the same mixture grouped."""
+    n_restarts = len(found.values) // n_sets
+    chosen = [
+        max(range(restart * n_sets, (restart + 1) * n_sets), key=lambda row: found.values[row])
+        for restart in range(n_restarts)
+    ]
+    groups: dict[int, list[int]] = {}
+    order = sorted(range(n_restarts), key=lambda i: (found.floored[chosen[i]], -found.values[chosen[i]]))
+    for restart in order:
+        groups.setdefault(found.alike[chosen[restart]], []).append(restart)
+    return Starts(
+        found.components.rows(torch.tensor(chosen)),
+        list(groups.values()),
+        compared=True,
+        behind=frozenset(restart for restart in order if found.behind[chosen[restart]]),
+        floored=frozenset(restart for restart in order if found.floored[chosen[restart]]),
     )
-    components = concatenate(parts)
-    n_components, n_features = components.means.shape[1:]
-    values = components.means.new_full((components.means.shape[0],), -torch.inf)
-    for _ in range(SCREENING_STEPS):
-        sums = statistics(components)
-        before, values = values, sums.log_likelihood / sample.total_weight
-        if bool((values - before < SCREENING_TOLERANCE).all()):
-            break
-        following, valid = from_coordinates(family, coordinates(family, sums), n_components, n_features)
-        components = following if bool(valid.all()) else _replaced(components, following, valid)
-    values = values.view(len(parts), -1)
-    best = values.nan_to_num(nan=-torch.inf).argmax(0)
-    n_restarts = values.shape[1]
-    return components.rows(best * n_restarts + torch.arange(n_restarts, device=best.device))
-
-
-def _replaced(components: Components, following: Components, valid: Tensor) -> Components:
-    """Those following where valid (R,), the others as they were."""
-    both = concatenate([following, components])
-    index = torch.arange(valid.shape[0], device=valid.device)
-    return both.rows(torch.where(valid, index, index + valid.shape[0]))
 
 
 def given_start(
     data: StandardizedPoints, family: Family, n_components: int, mixture: GaussianMixture, n_restarts: int
-) -> Components:
+) -> Starts:
     """The same given mixture, in data units, for every restart."""
     if mixture.n_features != data.n_features:
         raise InvalidFit(
@@ -152,7 +180,8 @@ def given_start(
         covariances = covariances.diagonal(dim1=-2, dim2=-1)
     weights = mixture.weights.clamp_min(1e-12)
     start = _built(data, family, weights[None], means[None], covariances[None])
-    return start.rows(torch.zeros(n_restarts, dtype=torch.int64, device=data.points.device))
+    same = start.rows(torch.zeros(n_restarts, dtype=torch.int64, device=data.points.device))
+    return Starts(same, [list(range(n_restarts))])
 
 
 def _built(
@@ -169,25 +198,26 @@ def _built(
 
 def _subsample(data: StandardizedPoints, n_components: int, seed: int) -> StandardizedPoints:
     """Enough points to find clusters among, drawn by their weight; the same for all restarts of a fit."""
-    most = max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * n_components, SUBSAMPLE_PER_FEATURE * data.n_features)
+    many = min(SUBSAMPLE_PER_COMPONENT * n_components, SUBSAMPLE_OF_COMPONENTS)
+    most = max(SUBSAMPLE, many, SMALLEST_PER_COMPONENT * n_components, SUBSAMPLE_PER_FEATURE * data.n_features)
     if data.weights is None and data.n_samples <= most:
         return data
     return data.sample(min(most, data.n_samples), torch.Generator().manual_seed(seed))
 
 
-def _whiten(sample: Tensor) -> Tensor:
-    """The sample (n, D) with unit covariance; directions without spread keep their scale."""
-    centred = sample - sample.mean(0)
-    covariance = centred.T @ centred / sample.shape[0]
+def _whitened(centred: Array) -> tuple[Array, Array]:
+    """Points (n, D) with unit covariance, and the matrix back; directions without spread keep their scale."""
+    covariance = torch.from_numpy(centred.T @ centred / centred.shape[0])
     covariance.diagonal().add_(1e-6)
-    cholesky, _ = invert_cholesky(covariance)
-    return centred @ cholesky
+    upper, _ = invert_cholesky(covariance)
+    back: Array = torch.linalg.cholesky(covariance).mT.numpy()
+    return centred @ upper.numpy(), back
 
 
-Start = Callable[[StandardizedPoints, Family, int, list[torch.Generator]], Components]
+Start = Callable[[StandardizedPoints, Family, int, list[torch.Generator]], Starts]
 
 STARTS: dict[str, Start] = {
     "kmeans++": partial(clustered_start, lloyd_steps=(10, 0, 0, 0)),
     "kmeans": partial(clustered_start, lloyd_steps=(50,)),
-    "random": random_start,
+    "random": lambda *asked: _each_alone(random_start(*asked)),
 }

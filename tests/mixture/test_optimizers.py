@@ -36,7 +36,7 @@ def passes(points: Tensor, n_components: int, n_restarts: int = 4) -> tuple[list
     statistics = StatisticsPass(data, diagonal=False, regularization=1e-6)
     objective = Objective(statistics, family, n_components)
     seeds = [restart_generator(0, restart) for restart in range(n_restarts)]
-    start = clustered_start(data, family, n_components, seeds, (0,))
+    start = clustered_start(data, family, n_components, seeds, (0,)).components
     plain, components = [], start
     for _ in range(800):
         sums = statistics(components)

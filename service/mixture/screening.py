@@ -1,0 +1,141 @@
+"""A short look at many starts, to see which are worth going on from, and which are the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.mixture.components import Components, concatenate
+from service.mixture.families import Family
+from service.mixture.optimizers.em_coordinates import coordinates, from_coordinates
+from service.mixture.standardization import StandardizedPoints
+from service.mixture.statistics import StatisticsPass
+
+# How long starts are looked at, and how far they are kept from spurious optima meanwhile.
+STEPS, TOLERANCE, REGULARIZATION = 12, 1e-4, 1e-3
+# A component this many times as wide as the regularisation makes it is going to a point or a plane.
+FLOOR_FACTOR = 3.0
+# A start this many standard errors behind the best of a sample is not likely to be better on all points.
+BEHIND = 3.0
+# Mixtures are the same when their log-densities differ by so little, in nats, at the mean of so many points.
+SAME, PROBES = 0.01, 200
+
+
+@dataclass(frozen=True, eq=False)
+class Screened:
+    """Where some steps of em led.
+
+    Attributes:
+        components: of every start.
+        values: mean log-likelihood of every start on the sample, nats; minus infinity where there is none.
+        alike: for every start the place of the most likely one at the same mixture.
+        floored: whether a component of it lies at the regularisation floor.
+        behind: whether it is farther behind the most likely one than the choice of a sample explains.
+    """
+
+    components: Components
+    values: list[float]
+    alike: list[int]
+    floored: list[bool]
+    behind: list[bool]
+
+
+def screened(sample: StandardizedPoints, family: Family, components: Components) -> Screened:
+    """Some steps of em on a sample from every start."""
+    statistics = StatisticsPass(
+        sample,
+        diagonal=family.diagonal,
+        radial=family.radial,
+        regularization=REGULARIZATION,
+        error_bound=0.01 * TOLERANCE,
+    )
+    start_densities = _log_densities(statistics, components)
+    alike = _alike(start_densities, [0.0] * components.means.shape[0])
+    kept = sorted(set(alike))
+    components, values = _climbed(statistics, family, components.rows(torch.tensor(kept)))
+    densities = _log_densities(statistics, components)
+    same = _alike(densities, values)
+    floored = _floored(components)
+    place = {row: i for i, row in enumerate(kept)}
+    rows = [place[row] for row in alike]
+    behind = _behind(densities, values, floored, sample.n_samples)
+    return Screened(
+        components.rows(torch.tensor(rows)),
+        [values[row] for row in rows],
+        [kept[same[row]] for row in rows],
+        [floored[row] for row in rows],
+        [behind[row] for row in rows],
+    )
+
+
+def _climbed(
+    statistics: StatisticsPass, family: Family, components: Components
+) -> tuple[Components, list[float]]:
+    """The components after some steps of em, and their mean log-likelihoods one step before."""
+    n_components, n_features = components.means.shape[1:]
+    values = components.means.new_full((components.means.shape[0],), -torch.inf)
+    for _ in range(STEPS):
+        sums = statistics(components)
+        before, values = values, sums.log_likelihood / statistics.data.total_weight
+        if bool((values - before < TOLERANCE).all()):
+            break
+        following, valid = from_coordinates(family, coordinates(family, sums), n_components, n_features)
+        components = following if bool(valid.all()) else _replaced(components, following, valid)
+    reached: list[float] = values.nan_to_num(nan=-torch.inf).tolist()
+    return components, reached
+
+
+def _alike(densities: Tensor, values: list[float]) -> list[int]:
+    """For every row of log-densities (R, n) the place of the best one at the same mixture."""
+    apart = torch.cdist(densities, densities, p=1.0) / densities.shape[1]
+    near = (apart <= SAME).tolist()
+    alike = [-1] * len(values)
+    for row in sorted(range(len(values)), key=lambda row: -values[row]):
+        if alike[row] < 0:
+            for other in range(len(values)):
+                if alike[other] < 0 and (near[row][other] or other == row):
+                    alike[other] = row
+    return alike
+
+
+def _floored(components: Components) -> list[bool]:
+    """Which mixtures have a component that only the regularisation keeps from collapsing."""
+    floor = FLOOR_FACTOR * REGULARIZATION
+    # No eigenvalue is below the reciprocal of the precision's trace.
+    narrow = (components.precisions_cholesky.square().flatten(2).sum(2).amax(1) > 1 / floor).tolist()
+    rows = [row for row, may_be in enumerate(narrow) if may_be]
+    if rows:
+        smallest = components.rows(torch.tensor(rows)).smallest_eigenvalues().tolist()
+        for row, eigenvalue in zip(rows, smallest, strict=True):
+            narrow[row] = eigenvalue <= floor
+    return narrow
+
+
+def _behind(densities: Tensor, values: list[float], floored: list[bool], n_samples: int) -> list[bool]:
+    """Which mixtures are behind the best honest one by more than the choice of the points explains.
+
+    References:
+        Vuong, "Likelihood ratio tests for model selection and non-nested hypotheses", 1989.
+    """
+    best = max(range(len(values)), key=lambda row: (not floored[row], values[row]))
+    errors = ((densities - densities[best]).std(1) / n_samples**0.5).tolist()
+    return [values[best] - value > BEHIND * error for value, error in zip(values, errors, strict=True)]
+
+
+def _log_densities(statistics: StatisticsPass, components: Components) -> Tensor:
+    """Log-densities (R, n) of some points, float64, nats; rounding does not matter here."""
+    features = statistics.features
+    points = statistics.data.points
+    some = points[:, :: max(1, points.shape[1] // PROBES)].double()
+    theta = features.coefficients(components, 0.0)
+    log_densities: Tensor = torch.logsumexp(theta @ features.rows_of(some), dim=1)
+    return log_densities
+
+
+def _replaced(components: Components, following: Components, valid: Tensor) -> Components:
+    """Those following where valid (R,), the others as they were."""
+    both = concatenate([following, components])
+    index = torch.arange(valid.shape[0], device=valid.device)
+    return both.rows(torch.where(valid, index, index + valid.shape[0]))

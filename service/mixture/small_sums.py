@@ -1,0 +1,100 @@
+"""The hot loop where a pass is so little work that calling torch would be most of it: numpy, one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray[Any, Any]
+
+# Numbers of a (K, N) array up to which one thread is the quickest; so many together stay in a core's cache.
+SMALL_NUMBERS = 1 << 18
+BLOCK_NUMBERS = 1 << 17
+# Below this a sum of exponentials may have lost terms to underflow.
+SMALLEST = {"float64": 1e-280, "float32": 1e-25}
+
+
+def _by_torch(function: Callable[..., Tensor]) -> Callable[..., Array]:
+    def call(values: Array, out: Array) -> Array:
+        function(torch.from_numpy(values), out=torch.from_numpy(out))
+        return out
+
+    return call
+
+
+# numpy has vectorised both for AVX-512 alone; elsewhere torch's are several times as fast.
+_QUICK_NUMPY = torch.backends.cpu.get_cpu_capability() == "AVX512"
+_exp: Callable[..., Array] = np.exp if _QUICK_NUMPY else _by_torch(torch.exp)
+_log: Callable[..., Array] = np.log if _QUICK_NUMPY else _by_torch(torch.log)
+
+
+class SmallSums:
+    """Sums over points of responsibilities times features, for many mixtures, on the CPU.
+
+    A restart's numbers do not depend on which others run beside it, to the last bit: every restart has
+    products of its own, of one shape.
+
+    Args:
+        phi: (F, N) features of all points.
+        weights: (N,) of the points, or None.
+    """
+
+    def __init__(self, phi: Tensor, weights: Tensor | None) -> None:
+        self._phi: Array = phi.numpy()
+        self._weights: Array | None = None if weights is None else weights.numpy()
+        self._room: Array = np.empty(0, self._phi.dtype)
+        self._smallest = SMALLEST[self._phi.dtype.name]
+
+    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """For coefficients theta (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.
+
+        No entry of theta . phi may be larger than zero by more than rounding.
+        """
+        n_restarts, n_components, _ = theta.shape
+        coefficients = theta.numpy()
+        log_likelihoods = np.empty(n_restarts)
+        sums = np.empty(theta.shape)
+        n_samples = self._phi.shape[1]
+        together = max(1, BLOCK_NUMBERS // (n_components * n_samples))
+        size = min(together, n_restarts) * n_components * n_samples
+        if self._room.size < size:
+            self._room = np.empty(size, self._phi.dtype)
+        for start in range(0, n_restarts, together):
+            part = slice(start, min(start + together, n_restarts))
+            shape = (part.stop - start, n_components, n_samples)
+            joint = self._room[: shape[0] * n_components * n_samples].reshape(shape)
+            log_likelihoods[part] = self._shares(coefficients[part], joint)
+            sums[part] = np.matmul(joint, self._phi.T)
+        return torch.from_numpy(log_likelihoods), torch.from_numpy(sums)
+
+    def _shares(self, theta: Array, joint: Array) -> Array:
+        """Fills joint (R, K, N) with responsibilities times weights; sums (R,) of logsumexp come back."""
+        np.matmul(theta, self._phi, out=joint)
+        _exp(joint, out=joint)
+        totals = np.add.reduce(joint, axis=1)
+        if not totals.min() > self._smallest:
+            return self._shares_far_out(theta, joint)
+        np.divide(joint, totals[:, None], out=joint)
+        log_totals = _log(totals, out=totals)
+        if self._weights is not None:
+            joint *= self._weights
+            log_totals *= self._weights
+        return np.add.reduce(log_totals, axis=1, dtype=np.float64)
+
+    def _shares_far_out(self, theta: Array, joint: Array) -> Array:
+        """The same where all of a point's densities underflow: their maximum is taken off first."""
+        np.matmul(theta, self._phi, out=joint)
+        highest = joint.max(axis=1, keepdims=True)
+        joint -= highest
+        _exp(joint, out=joint)
+        totals = np.add.reduce(joint, axis=1)
+        np.divide(joint, totals[:, None], out=joint)
+        log_totals = highest[:, 0] + _log(totals, out=totals)
+        if self._weights is not None:
+            joint *= self._weights
+            log_totals *= self._weights
+        return np.add.reduce(log_totals, axis=1, dtype=np.float64)
