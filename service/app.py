@@ -58,7 +58,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         default_response_class=JsonAnswer,
         dependencies=[Depends(refuse_unknown)],
-        responses=problems.RESPONSES,
     )
     app.state.services = services
     app.add_middleware(RequestIds)
