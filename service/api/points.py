@@ -15,12 +15,14 @@ from starlette.concurrency import run_in_threadpool
 from service.api.bodies import Raw, parse, require_media_type
 from service.api.services import Services, Use
 from service.codecs.points import InvalidPoints, Wanted
-from service.codecs.registry import JSON, READERS, read
+from service.codecs.registry import CSV, JSON, READERS, read
 from service.errors import FieldError, ServiceError, Unprocessable
 from service.schemas.mixture import PointsBody
 from service.schemas.numbers import Columns
 
 Rows = NDArray[np.float64]
+
+_CSV = "height,width\r\n0.0,0.5\r\n1.0,1.25\r\n"
 
 POINT_TYPES = (JSON, *READERS)
 """The media types that points may come in, the one taken for a body that does not say first."""
@@ -146,7 +148,8 @@ def documented() -> dict[str, Any]:
 def point_content(json_schema: dict[str, Any]) -> dict[str, Any]:
     """Returns OpenAPI's media types of a body of points, which is this as JSON."""
     binary = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in READERS}
-    return {JSON: {"schema": json_schema}} | binary
+    text = {CSV: {"schema": {"type": "string"}, "example": _CSV}}
+    return {JSON: {"schema": json_schema}} | binary | text
 
 
 def column_order(given: Sequence[str] | None, expected: Sequence[str] | None) -> list[int] | None:
