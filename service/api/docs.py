@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.api import guard
 from service.api.docs_examples import add_examples
 from service.api.docs_problems import declare_problems
 from service.schemas.dataset import DatasetCreation
@@ -54,6 +55,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas |= bodies["$defs"]
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no endpoint sends
         schemas.pop(name, None)
+    guard.describe(document, app.state.services.settings)
     declare_problems(document)
     add_examples(schemas)
     return document
