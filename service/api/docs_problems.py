@@ -15,6 +15,8 @@ _LOCATION = {"Location": {"description": "the path of what was made", "schema": 
 # An example of each: its code, and what it says.
 _SAID = {
     400: ("INVALID_ENCODING", "The request cannot be read: the body is not valid gzip."),
+    401: ("KEY_MISSING", "Send a key: Authorization: Bearer mixs_..."),
+    403: ("SCOPE_MISSING", "This needs a key with the scope write; 'nightly batch' has read."),
     404: ("NOT_FOUND", "There is nothing at this path; /docs lists what there is."),
     406: ("NOT_ACCEPTABLE", "Accept must allow one of: application/json."),
     409: ("CONFLICT", "This does not fit the state that the resource is in."),
@@ -47,6 +49,8 @@ def _statuses(path: str, operation: dict[str, Any]) -> Iterator[int]:
     yield from (406, 422, 500, 503)
     if "requestBody" in operation:
         yield from (400, 413, 415)
+    if "security" in operation:
+        yield from (401, 403)
     if "{" in path:
         yield 404
     if any(parameter["name"].lower() == "idempotency-key" for parameter in operation.get("parameters", ())):
