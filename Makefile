@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 TORCH_VARIANT ?=
 TORCH_INDEX := $(if $(TORCH_VARIANT),--extra-index-url https://download.pytorch.org/whl/$(TORCH_VARIANT))
 
-.PHONY: help demo serve test check chaos bench format clean
+.PHONY: help demo serve test check chaos bench format openapi clean
 
 help: ## lists the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -22,6 +22,7 @@ serve: $(VENV)/installed ## starts the service at http://127.0.0.1:8000, data in
 
 test: $(VENV)/installed-dev ## runs every test, with a real PostgreSQL and a real browser
 	$(BIN)/python tests/require_browser.py
+	$(BIN)/python tests/require_spectral.py
 	$(BIN)/pytest -n 2 --dist loadscope
 
 check: $(VENV)/installed-dev ## ruff, mypy --strict, import-linter
@@ -42,6 +43,9 @@ bench: $(VENV)/installed-dev ## measures what the service adds to a fit, and its
 format: $(VENV)/installed-dev ## puts the code in shape
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+openapi: $(VENV)/installed-dev ## writes openapi.json anew, as the service answers it
+	$(BIN)/python -m scripts.write_openapi
 
 clean: ## removes the environment and what runs leave behind
 	rm -rf $(VENV) mixserve-data mixserve-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

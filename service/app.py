@@ -20,6 +20,7 @@ from service.api import (
 )
 from service.api.answers import JsonAnswer
 from service.api.fit_watcher import FitWatcher
+from service.api.guard import Guard
 from service.api.query import refuse_unknown
 from service.api.request_ids import RequestIds
 from service.api.services import Services
@@ -58,15 +59,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         default_response_class=JsonAnswer,
         dependencies=[Depends(refuse_unknown)],
-        responses=problems.RESPONSES,
     )
     app.state.services = services
+    # Events come before fits, which answer JSON only.
+    rooms = (datasets, fit_events, fits, mixtures, questions, health, pages)
+    routers = [room.router for room in rooms]
+    # The one added last is the first to see a request.
+    routes = [route for router in routers for route in router.routes]
+    app.add_middleware(Guard, settings=settings, database=database, routes=routes)
     app.add_middleware(RequestIds)
     problems.install(app)
     app.add_exception_handler(creation.Replayed, creation.replay)
-    # Events come before fits, which answer JSON only.
-    for room in (datasets, fit_events, fits, mixtures, questions, health, pages):
-        app.include_router(room.router)
+    for router in routers:
+        app.include_router(router)
     docs.install(app)
     pages.install(app)
     return app

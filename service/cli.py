@@ -6,16 +6,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from service.errors import ServiceError
+from service import key_commands
+from service.command_line import DataDir, fail, said_plainly, settings_from
 from service.settings import Settings
 
 app = typer.Typer(
@@ -24,7 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DataDir = Annotated[Path | None, typer.Option(help="SQLite file and dataset store. [env: MIXSERVE_DATA_DIR]")]
+app.add_typer(key_commands.app, name="keys")
+
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...")]
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -43,13 +41,13 @@ def serve(
 
     Example: mixserve serve --port 8000 --data-dir ./mixserve-data
     """
-    settings = _settings(data_dir)
+    settings = settings_from(data_dir)
     _start_logging()
     _require_guarded(host, settings)
     from service import server
 
     listener = _listen(host, port)
-    with _said_plainly():
+    with said_plainly():
         server.serve(settings, listener, workers, device)
 
 
@@ -63,14 +61,14 @@ def worker(
 
     Example: MIXSERVE_DATABASE_URL=postgresql+psycopg://db/mixserve mixserve worker --device cuda:0
     """
-    settings = _settings(data_dir)
+    settings = settings_from(data_dir)
     _start_logging()
     from service.storage.database import Database
     from service.worker.fitter_process import DeviceMissing, FitterDied
     from service.worker.keeper import pulse
     from service.worker.supervisor import Supervisor
 
-    with _said_plainly():
+    with said_plainly():
         database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
     supervisor = Supervisor(settings, database, device)
 
@@ -86,9 +84,9 @@ def worker(
     try:
         supervisor.run()
     except DeviceMissing as error:
-        _fail(str(error))
+        fail(str(error))
     except FitterDied as error:
-        _fail(f"the process that does the fits did not start: {error}")
+        fail(f"the process that does the fits did not start: {error}")
 
 
 @app.command()
@@ -97,11 +95,11 @@ def migrate(data_dir: DataDir = None) -> None:
 
     Example: MIXSERVE_DATABASE_URL=postgresql+psycopg://db/mixserve mixserve migrate
     """
-    settings = _settings(data_dir)
+    settings = settings_from(data_dir)
     from service.storage import migrations
     from service.storage.database import Database
 
-    with _said_plainly():
+    with said_plainly():
         database = Database(settings.resolved_database_url)
         migrations.upgrade(database)
     typer.echo(f"the schema is at {migrations.current_revision(database)}")
@@ -115,27 +113,14 @@ def main() -> None:
     app()
 
 
-def _settings(data_dir: Path | None) -> Settings:
-    given: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        lines = [
-            f"MIXSERVE_{'_'.join(str(part) for part in detail['loc']).upper()}: {detail['msg']}".replace(
-                "MIXSERVE_: Value error, ", ""
-            )
-            for detail in error.errors(include_url=False)
-        ]
-        _fail("the settings are not valid\n  " + "\n  ".join(lines))
-
-
 def _require_guarded(host: str, settings: Settings) -> None:
     """Refuses to listen to the world without asking who is there."""
     if settings.auth == "none" and host not in _LOOPBACK:
-        _fail(
-            f"--host {host} would let anybody on the network in, since MIXSERVE_AUTH is none. Listen at "
-            "127.0.0.1 behind a proxy that asks who is there, or, where the network itself is closed, as "
-            "between containers, say so with MIXSERVE_AUTH=trusted-network."
+        fail(
+            f"--host {host} would let anybody on the network in, since MIXSERVE_AUTH is none. Set "
+            "MIXSERVE_AUTH=keys and make a key with `mixserve keys create NAME`, or listen at 127.0.0.1. "
+            "Where the network itself is closed, as between containers, say so with "
+            "MIXSERVE_AUTH=trusted-network."
         )
 
 
@@ -147,7 +132,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
     except OSError as error:
-        _fail(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port, or 0 for a free one")
+        fail(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port, or 0 for a free one")
     return listener
 
 
@@ -156,30 +141,12 @@ def _stop_when_stdin_closes(supervisor: Any) -> None:
     supervisor.stop()
 
 
-@contextmanager
-def _said_plainly() -> Iterator[None]:
-    """Ends the command with a sentence where a traceback would not help."""
-    try:
-        yield
-    except ServiceError as error:
-        _fail(error.detail)
-    except OSError as error:
-        _fail(f"cannot use {error.filename}: {error.strerror}; choose another --data-dir")
-    except ValueError as error:
-        _fail(str(error))
-
-
 def _start_logging() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
     for name in ("alembic", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"mixserve: {message}", err=True)
-    raise typer.Exit(1)
 
 
 if __name__ == "__main__":

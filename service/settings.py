@@ -37,8 +37,10 @@ class Settings(BaseSettings):
     retention_days: float | None = Field(
         None, gt=0, description="ended fits older than this are removed; none: kept until deleted"
     )
-    auth: Literal["none", "trusted-network"] = Field(
-        "none", description="none: loopback only; trusted-network: the network itself keeps strangers out"
+    auth: Literal["none", "keys", "trusted-network"] = Field(
+        "none",
+        description="none: loopback only; keys: requests carry one; "
+        "trusted-network: the network itself keeps strangers out",
     )
 
     @field_validator("dataset_store_url")

@@ -12,6 +12,9 @@ from pydantic_core import to_json
 from service.errors import ServiceError
 
 JSON = "application/json"
+_ETAG = {"ETag": {"description": "strong; If-None-Match with it gets 304", "schema": {"type": "string"}}}
+UNCHANGING: dict[int | str, dict[str, Any]] = {200: {"headers": _ETAG}, 304: {"headers": _ETAG}}
+"""What the OpenAPI of an endpoint that answers with `unchanging` adds to its responses."""
 
 
 class JsonAnswer(JSONResponse):

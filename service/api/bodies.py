@@ -9,9 +9,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from service.api.answers import JSON
+from service.api.inflow import disconnected, refuse_declared, require_encoding, too_large
 from service.api.problems import field_errors
 from service.api.services import Use
-from service.codecs.compression import ENCODINGS, BadCompression, TooLarge, decompress
+from service.codecs.compression import BadCompression, TooLarge, decompress
 from service.errors import ServiceError, Unprocessable
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -27,18 +28,14 @@ async def raw_body(request: Request, services: Use) -> bytes:
         ServiceError: It is too large (413), or its encoding is not spoken (415) or wrong (400).
     """
     limit = services.settings.max_body_bytes
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in (*ENCODINGS, "identity"):
-        raise ServiceError(
-            "UNSUPPORTED_ENCODING", 415, f"Content-Encoding must be one of {', '.join(ENCODINGS)}, or absent."
-        )
+    encoding = require_encoding(request)
     body = await _read(request, limit)
     if encoding == "identity":
         return body
     try:
         return await run_in_threadpool(decompress, body, encoding, limit)
     except TooLarge as error:
-        raise _too_large(limit) from error
+        raise too_large(limit) from error
     except BadCompression as error:
         raise ServiceError("INVALID_ENCODING", 400, f"The request cannot be read: {error}.") from error
 
@@ -47,26 +44,16 @@ Raw = Annotated[bytes, Depends(raw_body)]
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
+    refuse_declared(request, limit)
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
     except ClientDisconnect as error:
-        raise ServiceError(
-            "CLIENT_DISCONNECTED", 400, "The connection closed before the body was whole."
-        ) from error
+        raise disconnected() from error
     return bytes(body)
-
-
-def _too_large(limit: int) -> ServiceError:
-    return ServiceError(
-        "BODY_TOO_LARGE", 413, f"The body, decompressed, is larger than the {limit} bytes that are taken."
-    )
 
 
 def json_body(model: type[Model]) -> Callable[..., Coroutine[Any, Any, Model]]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from service.api.answers import JSON, JsonAnswer, json_only, negotiate, unchanging
+from service.api.answers import JSON, UNCHANGING, JsonAnswer, json_only, negotiate, unchanging
 from service.api.bodies import documented, json_body
 from service.api.creation import Once
 from service.api.new_datasets import new_dataset
@@ -48,14 +48,23 @@ def list_datasets(paging: Paging, services: Use) -> Response:
 
 
 @router.get(
-    "/{dataset_id}", response_model=Dataset, dependencies=[Depends(json_only)], operation_id="get_dataset"
+    "/{dataset_id}",
+    response_model=Dataset,
+    responses=UNCHANGING,
+    dependencies=[Depends(json_only)],
+    operation_id="get_dataset",
 )
 def get_dataset(dataset_id: str, request: Request, services: Use) -> Response:
     """Returns a dataset without its points."""
     return unchanging(request, as_answer(_get(services, dataset_id)))
 
 
-@router.get("/{dataset_id}/points", response_model=DatasetPoints, operation_id="get_dataset_points")
+@router.get(
+    "/{dataset_id}/points",
+    response_model=DatasetPoints,
+    responses=UNCHANGING,
+    operation_id="get_dataset_points",
+)
 def get_dataset_points(
     dataset_id: str,
     request: Request,
@@ -75,7 +84,7 @@ def get_dataset_points(
     return unchanging(request, lambda: _points(services, row, offset, n_rows), version)
 
 
-@router.delete("/{dataset_id}", status_code=204, operation_id="delete_dataset")
+@router.delete("/{dataset_id}", status_code=204, responses={409: {}}, operation_id="delete_dataset")
 def delete_dataset(dataset_id: str, services: Use) -> Response:
     """Deletes a dataset that no queued or running fit needs. Fits and mixtures made from it stay."""
     datasets.delete(services.database, services.store, dataset_id)

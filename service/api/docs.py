@@ -6,12 +6,22 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.api import guard
+from service.api.docs_examples import add_examples
+from service.api.docs_problems import declare_problems
 from service.schemas.dataset import DatasetCreation
 from service.schemas.fit import FitRequest
 from service.schemas.mixture import MixtureCreation, PointsBody, SamplesRequest
 from service.schemas.service import Problem
 
 _BODIES = (DatasetCreation, FitRequest, MixtureCreation, PointsBody, SamplesRequest)
+_TAGS = {
+    "datasets": "Points, posted or drawn from a gold mixture. A dataset never changes.",
+    "fits": "Long-running jobs that end in a mixture, or say why they did not.",
+    "mixtures": "The parameters of Gaussian mixtures, fitted or given. A mixture never changes.",
+    "questions": "What a mixture can be asked: densities, responsibilities, samples.",
+    "service": "Workers, and whether the service can do its work.",
+}
 
 
 def install(app: FastAPI) -> None:
@@ -32,6 +42,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         summary=app.summary,
         description=app.description,
         routes=app.routes,
+        tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
+        servers=[{"url": "/", "description": "the service that this document comes from"}],
+        contact={"name": "Whoever runs this service"},
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     _, bodies = models_json_schema(
         [*((body, "validation") for body in _BODIES), (Problem, "serialization")],
@@ -41,8 +55,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas |= bodies["$defs"]
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no endpoint sends
         schemas.pop(name, None)
-    for path in document["paths"].values():
-        for operation in path.values():
-            if "HTTPValidationError" in str(operation["responses"].get("422")):
-                del operation["responses"]["422"]
+    guard.describe(document, app.state.services.settings)
+    declare_problems(document)
+    add_examples(schemas)
     return document

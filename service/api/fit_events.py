@@ -22,6 +22,12 @@ from service.storage.tables import FitEventRow
 router = APIRouter(prefix="/v1/fits", tags=["fits"])
 EVENT_STREAM = "text/event-stream"
 _RETRY_MS = 1000
+_STREAM_EXAMPLE = (
+    "retry: 1000\n\n"
+    "event: status\n"
+    'data: {"id":1,"type":"status","created_at":"2026-01-01T00:00:00Z","data":{"status":"queued"}}\n'
+    "id: 1\n\n"
+)
 _PING_SECONDS = 15.0
 
 
@@ -29,7 +35,7 @@ _PING_SECONDS = 15.0
     "/{fit_id}/events",
     response_model=Page[FitEvent],
     responses={
-        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}}},
         204: {"description": "the stream has ended, and the client has seen all of it"},
     },
     operation_id="get_fit_events",

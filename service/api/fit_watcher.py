@@ -16,6 +16,7 @@ from service.storage import changes, fits
 from service.storage.changes import Changes
 from service.storage.database import Database
 from service.storage.fits import FitState
+from service.storage.owners import acting_owner
 
 Value = TypeVar("Value")
 _LOOK_SECONDS = 0.1
@@ -103,7 +104,8 @@ class FitWatcher:
                 del self._waiting[fit_id]
 
     async def shared(self, key: Hashable, read: Callable[[], Value]) -> Value:
-        """Returns what a read returns; who asks for the same while it is under way gets the same answer."""
+        """Returns what a read returns; others of the same owner who ask for it meanwhile get it too."""
+        key = (acting_owner(), key)
         under_way = self._reads.get(key)
         if under_way is None:
             under_way = self._reads[key] = asyncio.ensure_future(run_in_threadpool(read))

@@ -37,6 +37,7 @@ _PREFER = {
     status_code=202,
     response_model=Fit,
     openapi_extra=documented(FitRequest) | _PREFER,
+    responses={404: {}, 429: {}},
     operation_id="create_fit",
 )
 async def create_fit(
@@ -81,7 +82,7 @@ def cancel_fit(fit_id: str, services: Use) -> Response:
         return JsonAnswer(as_answer(fits.cancel(session, fit_id)))
 
 
-@router.delete("/{fit_id}", status_code=204, operation_id="delete_fit")
+@router.delete("/{fit_id}", status_code=204, responses={409: {}}, operation_id="delete_fit")
 def delete_fit(fit_id: str, services: Use) -> Response:
     """Deletes a fit that has ended, with its events. Its mixture stays."""
     with services.database.write() as session:

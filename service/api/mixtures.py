@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import torch
 from fastapi import APIRouter, Depends, Request, Response
 
-from service.api.answers import JsonAnswer, json_only, unchanging
+from service.api.answers import UNCHANGING, JsonAnswer, json_only, unchanging
 from service.api.bodies import documented, json_body
 from service.api.creation import Once
 from service.api.points import require_columns
@@ -49,7 +49,11 @@ def list_mixtures(paging: Paging, services: Use) -> Response:
 
 
 @router.get(
-    "/{mixture_id}", response_model=Mixture, dependencies=[Depends(json_only)], operation_id="get_mixture"
+    "/{mixture_id}",
+    response_model=Mixture,
+    responses=UNCHANGING,
+    dependencies=[Depends(json_only)],
+    operation_id="get_mixture",
 )
 def get_mixture(mixture_id: str, request: Request, services: Use) -> Response:
     """Returns a mixture with what follows from its parameters; components in canonical order."""

@@ -1,41 +1,183 @@
 """Points in requests: the media types that they may come in, and the arrays that come out."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from service.api.answers import JSON
 from service.api.bodies import Raw, parse, require_media_type
-from service.errors import FieldError, Unprocessable
+from service.api.services import Services, Use
+from service.codecs.points import InvalidPoints, Wanted
+from service.codecs.registry import CSV, JSON, READERS, read
+from service.errors import FieldError, ServiceError, Unprocessable
 from service.schemas.mixture import PointsBody
+from service.schemas.numbers import Columns
 
 Rows = NDArray[np.float64]
 
+_CSV = "height,width\r\n0.0,0.5\r\n1.0,1.25\r\n"
 
-def _from_json(body: bytes) -> Rows:
-    return np.array(parse(PointsBody, body).points, dtype=np.float64)
+POINT_TYPES = (JSON, *READERS)
+"""The media types that points may come in, the one taken for a body that does not say first."""
+
+ColumnsQuery = Annotated[
+    str | None,
+    Query(
+        max_length=20_000,
+        description="not for JSON. Names separated by commas: of the columns to take, in this order; or, "
+        "where the format names none (NPY, a CSV without a header row), the names to give all of them",
+    ),
+]
 
 
-READERS: dict[str, Callable[[bytes], Rows]] = {JSON: _from_json}
-"""What reads points (N, D) out of a body, by media type."""
+@dataclass(frozen=True)
+class PostedPoints:
+    """Points (N, D) of one request, and the names of their columns if they came with any."""
+
+    rows: Rows
+    columns: list[str] | None
 
 
-async def _points(request: Request, body: Raw) -> Rows:
-    reader = READERS[require_media_type(request, tuple(READERS))]
-    return await run_in_threadpool(reader, body)
+def wanted(request: Request, services: Services, columns: str | None) -> Wanted:
+    """Returns what a body's reader is to know of the request.
+
+    Raises:
+        ServiceError: `columns` names one twice, or the media type's `header` parameter is not one (RFC 4180).
+    """
+    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    if names is not None and (not all(names) or len(set(names)) < len(names)):
+        message = "must be names separated by commas, none of them empty or twice"
+        raise Unprocessable(f"columns {message}.", [FieldError(("columns",), message)])
+    header = _media_parameters(request).get("header")
+    if header not in (None, "present", "absent"):
+        raise ServiceError(
+            "UNSUPPORTED_MEDIA_TYPE", 415, "The header parameter of text/csv is either present or absent."
+        )
+    return Wanted(services.store.scratch, names, None if header is None else header == "present")
 
 
-PointsIn = Annotated[Rows, Depends(_points)]
+def _media_parameters(request: Request) -> dict[str, str]:
+    parts = request.headers.get("content-type", "").split(";")[1:]
+    pairs = (part.partition("=") for part in parts)
+    return {name.strip().lower(): value.strip().strip('"').lower() for name, _, value in pairs}
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Refuses, with their place, points that cannot be taken.
+
+    Raises:
+        Unprocessable: There are some.
+    """
+    try:
+        yield
+    except InvalidPoints as error:
+        errors = [FieldError(("points", *error.path), str(error))]
+        raise Unprocessable(f"The points cannot be taken: {error}.", errors, code="INVALID_POINTS") from error
+
+
+async def _points(request: Request, body: Raw, services: Use, columns: ColumnsQuery = None) -> PostedPoints:
+    media_type = require_media_type(request, POINT_TYPES)
+    if media_type != JSON:
+        asked = wanted(request, services, columns)
+        return await run_in_threadpool(_decoded, media_type, body, asked)
+    refuse_columns(columns)
+    return await run_in_threadpool(_from_json, body)
+
+
+_NAMES: TypeAdapter[list[str] | None] = TypeAdapter(Columns | None)
+
+
+def require_names(columns: list[str] | None) -> None:
+    """Refuses names of columns that JSON would not be let have.
+
+    Raises:
+        Unprocessable: There are some.
+    """
+    try:
+        _NAMES.validate_python(columns)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = "".join(f" {part}" for part in first["loc"][:1] if isinstance(part, int))
+        message = f"the name of column{place} cannot be kept: {first['msg'].removeprefix('Value error, ')}"
+        raise Unprocessable(f"In the points, {message}.", [FieldError(("columns",), message)]) from error
+
+
+def refuse_columns(columns: str | None) -> None:
+    """Refuses `?columns=` beside a JSON body.
+
+    Raises:
+        Unprocessable: It is there.
+    """
+    if columns is not None:
+        message = "goes with other formats; a JSON body has its own columns"
+        raise Unprocessable(f"columns {message}.", [FieldError(("columns",), message)])
+
+
+def _from_json(body: bytes) -> PostedPoints:
+    parsed = parse(PointsBody, body)
+    points = np.array(parsed.points, dtype=np.float64)
+    require_columns(parsed.columns, points.shape[1])
+    return PostedPoints(points, parsed.columns)
+
+
+def _decoded(media_type: str, body: bytes, asked: Wanted) -> PostedPoints:
+    with readable():
+        decoded = read(media_type, BytesIO(body), asked)
+        require_names(decoded.columns)
+        chunks = [np.ascontiguousarray(chunk) for chunk in decoded.chunks]
+    return PostedPoints(chunks[0] if len(chunks) == 1 else np.concatenate(chunks), decoded.columns)
+
+
+PointsIn = Annotated[PostedPoints, Depends(_points)]
 
 
 def documented() -> dict[str, Any]:
     """Returns the part of an operation's OpenAPI that tells of points in its body."""
-    schema = {"$ref": f"#/components/schemas/{PointsBody.__name__}"}
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+    json_schema = {"$ref": f"#/components/schemas/{PointsBody.__name__}"}
+    return {"requestBody": {"required": True, "content": point_content(json_schema)}}
+
+
+def point_content(json_schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns OpenAPI's media types of a body of points, which is this as JSON."""
+    binary = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in READERS}
+    text = {CSV: {"schema": {"type": "string"}, "example": _CSV}}
+    return {JSON: {"schema": json_schema}} | binary | text
+
+
+def column_order(given: Sequence[str] | None, expected: Sequence[str] | None) -> list[int] | None:
+    """Returns where the expected columns are among those given, None when they are already in order.
+
+    Columns without names on either side are taken as they stand.
+
+    Raises:
+        Unprocessable: One is missing, or there is one too many.
+    """
+    if given is None or expected is None or list(given) == list(expected):
+        return None
+    missing = [name for name in expected if name not in given]
+    if missing:
+        raise Unprocessable(
+            f"The points lack the column {missing[0]!r}; the mixture has {', '.join(expected)}.",
+            [FieldError(("columns",), f"{missing[0]!r} is missing")],
+            code="COLUMNS_MISMATCH",
+        )
+    extra = [name for name in given if name not in expected]
+    if extra:
+        raise Unprocessable(
+            f"The points have a column {extra[0]!r}, which the mixture has not; its columns are "
+            f"{', '.join(expected)}. Leave it out, or take only these with ?columns=.",
+            [FieldError(("columns",), f"{extra[0]!r} is not a column of the mixture")],
+            code="COLUMNS_MISMATCH",
+        )
+    return [list(given).index(name) for name in expected]
 
 
 def require_features(points: Rows, n_features: int, columns: list[str] | None) -> None:

@@ -13,14 +13,8 @@ from starlette.routing import Match
 from service.api.request_ids import request_id_of
 from service.errors import FieldError, ServiceError, Unprocessable
 from service.mixture import InvalidMixture
-from service.schemas.service import Problem
 
 MEDIA_TYPE = "application/problem+json"
-_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "What was wrong with the request", "content": _CONTENT},
-    "5XX": {"description": "What the service could not do", "content": _CONTENT},
-}
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _MOST_ERRORS = 20
 _LONGEST_POINTER = 200

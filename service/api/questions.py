@@ -3,13 +3,14 @@
 import secrets
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.api.answers import JSON, JsonAnswer, negotiate
 from service.api.bodies import documented, json_body
 from service.api.mixtures import prepared, stored
-from service.api.points import PointsIn, Rows, require_features, require_servable
+from service.api.points import PointsIn, PostedPoints, column_order, require_features, require_servable
 from service.api.points import documented as documented_points
 from service.api.services import Services, Use
 from service.mixture import GaussianMixture
@@ -40,10 +41,9 @@ def log_density(
     per_component: Annotated[bool, Query(description="adds component_log_density (N, K)")] = False,
 ) -> Response:
     """Returns the log-density of each point, in nats."""
-    mixture = _asked(services, mixture_id, points)
-    n_numbers = len(points) * (1 + per_component * mixture.n_components)
-    require_servable(n_numbers, f"log-densities of {len(points)} points", services.settings.max_answer_bytes)
-    asked = torch.from_numpy(points)
+    mixture, asked = _asked(services, mixture_id, points)
+    n_numbers = len(asked) * (1 + per_component * mixture.n_components)
+    require_servable(n_numbers, f"log-densities of {len(asked)} points", services.settings.max_answer_bytes)
     answer: dict[str, Any] = {"log_density": mixture.log_density(asked).tolist()}
     if per_component:
         answer["component_log_density"] = mixture.component_log_density(asked).tolist()
@@ -58,12 +58,12 @@ def log_density(
 )
 def responsibilities(mixture_id: str, points: PointsIn, services: Use) -> Response:
     """Returns the posterior probability of each component for each point, and the likeliest component."""
-    mixture = _asked(services, mixture_id, points)
-    n_numbers = len(points) * (1 + mixture.n_components)
+    mixture, asked = _asked(services, mixture_id, points)
+    n_numbers = len(asked) * (1 + mixture.n_components)
     require_servable(
-        n_numbers, f"responsibilities of {len(points)} points", services.settings.max_answer_bytes
+        n_numbers, f"responsibilities of {len(asked)} points", services.settings.max_answer_bytes
     )
-    posterior = mixture.responsibilities(torch.from_numpy(points))
+    posterior = mixture.responsibilities(asked)
     return JsonAnswer({"responsibilities": posterior.tolist(), "labels": posterior.argmax(dim=1).tolist()})
 
 
@@ -85,7 +85,10 @@ def samples(
     return JsonAnswer({"points": points.tolist(), "components": components.tolist(), "seed": seed})
 
 
-def _asked(services: Services, mixture_id: str, points: Rows) -> GaussianMixture:
+def _asked(services: Services, mixture_id: str, points: PostedPoints) -> tuple[GaussianMixture, torch.Tensor]:
+    """Returns the mixture, and the points (N, D) with their columns in its order."""
     row = stored(services, mixture_id)
-    require_features(points, row.means.shape[1], row.columns)
-    return prepared(row)
+    order = column_order(points.columns, row.columns)
+    rows = points.rows if order is None else np.ascontiguousarray(points.rows[:, order])
+    require_features(rows, row.means.shape[1], row.columns)
+    return prepared(row), torch.from_numpy(rows)

@@ -1,11 +1,18 @@
-"""Compressed bodies."""
+"""Compressed bodies, read as they come in."""
 
 import io
+import zlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
-import pyarrow as pa
+from backports import zstd
 
-ENCODINGS = ("gzip", "zstd")
-_PIECE_BYTES = 1 << 20
+from service.codecs.points import Stream
+
+_PIECE_BYTES = 1 << 18
+# The largest window that a body may need (RFC 9659, Window Sizing for Zstandard Content Encoding).
+_ZSTD_WINDOW_LOG = 23
 
 
 class BadCompression(ValueError):
@@ -14,6 +21,79 @@ class BadCompression(ValueError):
 
 class TooLarge(ValueError):
     """More comes out than is allowed."""
+
+
+class _Gzip:
+    """One gzip member, with the interface of the standard library's other decompressors."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+
+def _zstd() -> zstd.ZstdDecompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+
+
+_DECOMPRESSORS: Mapping[str, Callable[[], Any]] = MappingProxyType({"gzip": _Gzip, "zstd": _zstd})
+ENCODINGS = tuple(_DECOMPRESSORS)
+
+
+class Decompressed:
+    """What comes out of a compressed stream of one or several members; never holds more than is asked for.
+
+    Args:
+        stream: The compressed bytes.
+        encoding: One of `ENCODINGS`.
+    """
+
+    def __init__(self, stream: Stream, encoding: str) -> None:
+        self._stream = stream
+        self._encoding = encoding
+        self._member = _DECOMPRESSORS[encoding]()
+
+    def read(self, size: int) -> bytes:
+        """Returns up to so many bytes, none at the end.
+
+        Raises:
+            BadCompression: The bytes are not what their encoding says.
+        """
+        while True:
+            data = b""
+            if self._member.eof:
+                data = self._member.unused_data or self._stream.read(_PIECE_BYTES)
+                if not data:
+                    return b""
+                self._member = _DECOMPRESSORS[self._encoding]()
+            elif self._member.needs_input:
+                data = self._stream.read(_PIECE_BYTES)
+                if not data:
+                    raise BadCompression(f"the body is not valid {self._encoding}: it ends too early")
+            piece = self._decompress(data, size)
+            if piece:
+                return piece
+
+    def _decompress(self, data: bytes, size: int) -> bytes:
+        try:
+            return bytes(self._member.decompress(data, size))
+        except (zlib.error, zstd.ZstdError) as error:
+            raise BadCompression(
+                f"the body is not valid {self._encoding}, or needs too large a window"
+            ) from error
 
 
 def decompress(body: bytes, encoding: str, limit_bytes: int) -> bytes:
@@ -29,12 +109,9 @@ def decompress(body: bytes, encoding: str, limit_bytes: int) -> bytes:
         TooLarge: More comes out than is allowed.
     """
     whole = io.BytesIO()  # hands over its buffer without a copy
-    try:
-        with pa.input_stream(pa.py_buffer(body), compression=encoding) as stream:
-            while piece := stream.read(_PIECE_BYTES):
-                if whole.tell() + len(piece) > limit_bytes:
-                    raise TooLarge
-                whole.write(piece)
-    except OSError as error:
-        raise BadCompression(f"the body is not valid {encoding}") from error
+    stream = Decompressed(io.BytesIO(body), encoding)
+    while piece := stream.read(_PIECE_BYTES):
+        if whole.tell() + len(piece) > limit_bytes:
+            raise TooLarge
+        whole.write(piece)
     return whole.getvalue()

@@ -72,7 +72,10 @@ Optimizer = Annotated[Auto | ExpectationMaximization | Lbfgs | Adam | Sgd, Field
 class Start(Body):
     """A start that the service makes from the data; `random` is the exercise's."""
 
-    method: Literal["kmeans++", "kmeans", "random"] = "kmeans++"
+    # Generators of clients cannot make two names of kmeans++ and kmeans by themselves.
+    method: Literal["kmeans++", "kmeans", "random"] = Field(
+        "kmeans++", json_schema_extra={"x-enum-varnames": ["KMEANS_PLUS_PLUS", "KMEANS", "RANDOM"]}
+    )
 
 
 class MixtureStart(Body):
@@ -240,7 +243,10 @@ class Fit(Answer):
     priority: int
     metadata: dict[str, Any]
     dataset_id: str
-    request: Annotated[dict[str, Any], Field(description="the request with every default filled in")]
+    # The title keeps generators of clients from taking it for the schema FitRequest.
+    request: Annotated[
+        dict[str, Any], Field(title="Filled request", description="the request with every default filled in")
+    ]
     progress: FitProgress | None
     result: FitResult | None
     error: FitError | None

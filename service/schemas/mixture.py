@@ -112,6 +112,9 @@ class PointsBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"points": [[0.0, 0.0], [1.0, 1.0]]}]})
 
     points: Points
+    columns: Annotated[
+        Columns | None, Field(description="put in the order of the mixture's, if that has names, too")
+    ] = None
 
 
 class SamplesRequest(Body):

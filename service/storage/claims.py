@@ -78,6 +78,7 @@ def _next(
             lease_expires_at=now_plus(lease_seconds),
             attempt=FitRow.attempt + 1,
             n_workers_lost=FitRow.n_workers_lost + taken_over,
+            claimed_at=now_plus(),
             started_at=case((FitRow.started_at.is_(None), now_plus()), else_=FitRow.started_at),
             n_events=FitRow.n_events + 1,
         )
@@ -114,6 +115,7 @@ def _claimed(session: Session, row: FitRow) -> Claim:
     assert row.token is not None, "the claim wrote one"  # noqa: S101
     return Claim(
         fit_id=row.id,
+        owner=row.owner,
         token=row.token,
         attempt=row.attempt,
         request=row.request,

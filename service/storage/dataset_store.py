@@ -3,12 +3,13 @@
 import errno
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +128,10 @@ class DatasetStore:
     def open(self, sha256: str) -> ColumnFile:
         """Returns the columns with this content hash."""
         return ColumnFile(self.path(sha256))
+
+    def scratch(self) -> BinaryIO:
+        """Returns an empty file beside the drafts that has no name, and so is gone with its process."""
+        return tempfile.TemporaryFile(dir=self._drafts)
 
     @contextmanager
     def draft(self, n_columns: int, dtype: str = "float64") -> Iterator[Draft]:

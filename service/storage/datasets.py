@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore, Draft
+from service.storage.owners import everyone
 from service.storage.rows import find, newest_first
 from service.storage.tables import LIVE, DatasetRow, FitRow
 
@@ -97,8 +98,8 @@ def delete(database: Database, store: DatasetStore, dataset_id: str) -> None:
 
 
 def remove_unused(database: Database, store: DatasetStore, sha256: str) -> bool:
-    """Removes a file of the store unless something refers to it; returns whether nothing did."""
-    with database.write() as session:
+    """Removes a file of the store unless something of anybody's refers to it; returns whether nothing did."""
+    with everyone(), database.write() as session:
         database.lock(session, sha256)
         dataset = exists().where(or_(DatasetRow.sha256 == sha256, DatasetRow.components_sha256 == sha256))
         fit = exists().where(FitRow.weights_sha256 == sha256)

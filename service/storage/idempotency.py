@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict, Unprocessable
 from service.storage.columns import now_plus
 from service.storage.database import Database
+from service.storage.owners import acting_owner
 from service.storage.tables import IdempotencyKeyRow
 
 # The process that serves a first call renews its key this often; one that has not been renewed for the longer
@@ -53,7 +54,7 @@ def begin(
         ).scalar()
         if made is not None:
             return None
-        row = session.get(IdempotencyKeyRow, key)
+        row = session.get(IdempotencyKeyRow, (acting_owner(), key))
         if row is None:  # its first call gave it up between the two statements
             raise _in_use()
         if row.request_sha256 != request_sha256:

@@ -15,6 +15,7 @@ from service.storage.columns import now_plus
 from service.storage.database import Database
 from service.storage.identifiers import new_id
 from service.storage.mixtures import Parameters
+from service.storage.owners import acting_for
 from service.storage.tables import FitRow
 
 
@@ -23,6 +24,7 @@ class Claim:
     """A fit that a worker holds, with all that it needs to do it."""
 
     fit_id: str
+    owner: str
     token: str
     attempt: int
     request: dict[str, Any]
@@ -98,7 +100,8 @@ def succeed(
         written = {"mixture_id": mixture_id} | result
         if not _end(session, held, "succeeded", progress, result=written):
             return False
-        mixtures.add(session, parameters, mixture_id=mixture_id, columns=held.columns, fit_id=held.fit_id)
+        with acting_for(held.owner):
+            mixtures.add(session, parameters, mixture_id=mixture_id, columns=held.columns, fit_id=held.fit_id)
         return True
 
 

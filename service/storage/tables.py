@@ -1,6 +1,6 @@
 """The tables. Times are the database's; every constraint has a name that migrations can use."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -9,17 +9,20 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     ForeignKey,
     Index,
     LargeBinary,
     MetaData,
     String,
+    exists,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column
 
 from service.storage.columns import Array, Timestamp, now_plus
 from service.storage.identifiers import new_id
+from service.storage.owners import LOCAL, OWNER_LENGTH, Owned, acting_owner, filtered
 
 ID_LENGTH = 32
 LIVE = ("queued", "running")
@@ -52,10 +55,12 @@ class Table(DeclarativeBase):
     }
 
 
-class DatasetRow(Table):
+@filtered
+class DatasetRow(Owned, Table):
     """A dataset; its points lie in the dataset store under `sha256`."""
 
     __tablename__ = "datasets"
+    __table_args__ = (Index("ix_datasets_owner_id", "owner", "id"),)
 
     id: Mapped[str] = _id("dat")
     name: Mapped[str | None] = mapped_column(String(200))
@@ -71,11 +76,13 @@ class DatasetRow(Table):
     created_at: Mapped[datetime] = mapped_column(default=now_plus())
 
 
-class FitRow(Table):
+@filtered
+class FitRow(Owned, Table):
     """A fit, its claim and its result in one row, so that one transaction decides everything.
 
     `token` is the claim's: whoever writes for a worker must name it. `dataset_id` is no foreign key: a fit
-    outlives its dataset and still says which one it was.
+    outlives its dataset and still says which one it was. `claimed_at` is when the last claim was made;
+    `traceparent` (W3C Trace Context) is the span of the request that made the fit.
     """
 
     __tablename__ = "fits"
@@ -92,6 +99,15 @@ class FitRow(Table):
             postgresql_where=LIVE_SQL,
         ),
         Index("ix_fits_status_id", "status", "id"),
+        Index("ix_fits_owner_id", "owner", "id"),
+        # For what one owner has in the queue.
+        Index(
+            "ix_fits_owner_status",
+            "owner",
+            "status",
+            sqlite_where=LIVE_SQL,
+            postgresql_where=LIVE_SQL,
+        ),
         Index("ix_fits_dataset_id_id", "dataset_id", "id"),
         # For what is removed by age.
         Index(
@@ -125,9 +141,12 @@ class FitRow(Table):
     token: Mapped[str | None] = mapped_column(String(ID_LENGTH))
     lease_expires_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    traceparent: Mapped[str | None] = mapped_column(String(55))
     checkpoint: Mapped[bytes | None] = deferred(mapped_column(LargeBinary))
 
 
+@filtered
 class FitEventRow(Table):
     """Something that happened to a fit; `number` grows by one from 1."""
 
@@ -139,11 +158,18 @@ class FitEventRow(Table):
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(default=now_plus())
 
+    @classmethod
+    def belongs_to(cls, owner: str) -> ColumnElement[bool]:
+        """Whether an event's fit is of an owner."""
+        return exists().where(FitRow.id == cls.fit_id, FitRow.owner == owner)
 
-class MixtureRow(Table):
+
+@filtered
+class MixtureRow(Owned, Table):
     """A mixture in canonical order. `fit_id` is unique: a fit ends in one mixture at most."""
 
     __tablename__ = "mixtures"
+    __table_args__ = (Index("ix_mixtures_owner_id", "owner", "id"),)
 
     id: Mapped[str] = _id("mix")
     name: Mapped[str | None] = mapped_column(String(200))
@@ -157,7 +183,7 @@ class MixtureRow(Table):
 
 
 class WorkerRow(Table):
-    """A worker process that serves one device slot."""
+    """A worker process that serves one device slot; `figures` is what it has counted since it began."""
 
     __tablename__ = "workers"
 
@@ -170,13 +196,18 @@ class WorkerRow(Table):
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
     started_at: Mapped[datetime] = mapped_column(default=now_plus())
     last_heartbeat_at: Mapped[datetime] = mapped_column(default=now_plus())
+    figures: Mapped[dict[str, Any] | None]
 
 
-class IdempotencyKeyRow(Table):
+@filtered
+class IdempotencyKeyRow(Owned, Table):
     """A key, what it was first used for, and the answer; no `status` while the first call is being served."""
 
     __tablename__ = "idempotency_keys"
 
+    owner: Mapped[str] = mapped_column(
+        String(OWNER_LENGTH), primary_key=True, default=acting_owner, server_default=LOCAL
+    )
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_sha256: Mapped[str] = mapped_column(String(64))
     holder: Mapped[str] = mapped_column(String(ID_LENGTH))
@@ -184,3 +215,38 @@ class IdempotencyKeyRow(Table):
     headers: Mapped[dict[str, Any] | None]
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(default=now_plus(), index=True)
+
+
+class ApiKeyRow(Table):
+    """A key to the API. Of the key itself only the SHA-256 is kept; `scopes` are separated by spaces."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = _id("key")
+    name: Mapped[str] = mapped_column(String(200))
+    owner: Mapped[str] = mapped_column(String(OWNER_LENGTH))
+    scopes: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=now_plus())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AllowanceRow(Table):
+    """The requests that an owner may still make: a bucket that fills by the limit's rate."""
+
+    __tablename__ = "request_allowances"
+
+    owner: Mapped[str] = mapped_column(String(OWNER_LENGTH), primary_key=True)
+    tokens: Mapped[float]
+    filled_at: Mapped[datetime] = mapped_column(default=now_plus())
+
+
+class DeviceUseRow(Table):
+    """How long an owner's fits have held devices on one day (UTC)."""
+
+    __tablename__ = "device_use"
+
+    owner: Mapped[str] = mapped_column(String(OWNER_LENGTH), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    seconds: Mapped[float] = mapped_column(default=0.0)

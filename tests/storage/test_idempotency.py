@@ -10,6 +10,7 @@ from service.errors import Conflict, ServiceError, Unprocessable
 from service.storage import idempotency
 from service.storage.database import Database
 from service.storage.idempotency import SERVING_SECONDS, StoredAnswer
+from service.storage.owners import LOCAL
 from service.storage.tables import IdempotencyKeyRow
 
 DAY = 86_400.0
@@ -29,7 +30,7 @@ def _complete(database: Database, holder: str, answer: StoredAnswer = ANSWER) ->
 
 def _age(database: Database, seconds: float) -> None:
     with database.write() as session:
-        row = session.get_one(IdempotencyKeyRow, "key")
+        row = session.get_one(IdempotencyKeyRow, (LOCAL, "key"))
         aged = row.created_at - timedelta(seconds=seconds)
         session.execute(
             update(IdempotencyKeyRow).where(IdempotencyKeyRow.key == "key").values(created_at=aged)

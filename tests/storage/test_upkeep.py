@@ -12,6 +12,7 @@ from service.storage import datasets, fits, idempotency, queue, upkeep
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.idempotency import StoredAnswer
+from service.storage.owners import LOCAL
 from service.storage.tables import FitEventRow, FitRow, IdempotencyKeyRow, MixtureRow
 from tests.storage.making import PARAMETERS, add_dataset, claimed, events_of, queue_fit, written
 
@@ -70,7 +71,7 @@ def test_old_keys_go_and_fresh_ones_stay(database: Database, monkeypatch: pytest
         with database.write() as session:
             idempotency.complete(session, f"key {index}", "holder", StoredAnswer(201, {}, b""))
     with database.write() as session:
-        row = session.get_one(IdempotencyKeyRow, "key 0")
+        row = session.get_one(IdempotencyKeyRow, (LOCAL, "key 0"))
         session.execute(
             update(IdempotencyKeyRow)
             .where(IdempotencyKeyRow.key != "key 4")

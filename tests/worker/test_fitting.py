@@ -27,6 +27,7 @@ def _stored(store: DatasetStore, rows: Any) -> str:
 def _claim(store: DatasetStore, points: Any = POINTS, weights: Any = None, **fields: Any) -> Claim:
     return Claim(
         fit_id="fit",
+        owner="local",
         token="tok",
         attempt=1,
         request=stored_request(DATASET_ID, **fields),

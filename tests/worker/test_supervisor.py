@@ -170,7 +170,7 @@ def test_a_fit_that_was_taken_over_is_let_go(worker: WorkerProcess) -> None:
     until(lambda: fitter not in fitters_of(worker.process.pid))
     row = worker.when(fit_id, lambda row: row.status == "running")
     assert (row.token, row.result) == ("tok_of_another", None)
-    others = Claim(fit_id, "tok_of_another", 1, {}, None, None, "", None, None, None, 0, 0)
+    others = Claim(fit_id, "local", "tok_of_another", 1, {}, None, None, "", None, None, None, 0, 0)
     assert queue.cancelled(worker.database, others)
     assert worker.ended(worker.queue()).status == "succeeded"
 

@@ -1,0 +1,180 @@
+"""Request bodies as streams: the event loop takes the bytes in, a thread reads them."""
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from service.codecs.compression import ENCODINGS, BadCompression, Decompressed
+from service.errors import ServiceError
+
+# A reader is woken for so many bytes, and a client that sends faster than they are read waits at so many.
+_WORTH_WAKING_BYTES = 1 << 18
+_MOST_HELD_BYTES = 4 << 20
+_LONGEST_SILENCE_SECONDS = 60.0
+
+
+class _Pipe:
+    """Bytes between the event loop that takes them in and the thread that reads them."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Event()
+        self._changed = threading.Condition()
+        self._held = bytearray()
+        self._end: BaseException | bool = False
+
+    async def put(self, piece: bytes) -> None:
+        """Adds bytes; waits while there are too many."""
+        with self._changed:
+            self._held += piece
+            n_held = len(self._held)
+            if n_held >= _WORTH_WAKING_BYTES:
+                self._changed.notify()
+        if n_held >= _MOST_HELD_BYTES:
+            self._room.clear()
+            with self._changed:
+                full = len(self._held) >= _MOST_HELD_BYTES
+            if full:
+                await self._room.wait()
+
+    def end(self, reason: BaseException | None = None) -> None:
+        """Says that no more bytes come, and why not when there should be more."""
+        with self._changed:
+            self._end = self._end or reason or True
+            self._changed.notify()
+
+    def read(self, size: int) -> bytes:
+        """Returns up to so many bytes as soon as there are enough to be worth it, none at the end.
+
+        Raises:
+            ServiceError: No more bytes come, though there should be some.
+        """
+        enough = min(size, _WORTH_WAKING_BYTES)
+        with self._changed:
+            while len(self._held) < enough and not self._end:
+                before = len(self._held)
+                if not self._changed.wait(_LONGEST_SILENCE_SECONDS) and len(self._held) == before:
+                    raise ServiceError(
+                        "REQUEST_TIMEOUT", 408, "No more of the body came for a minute; send it again."
+                    )
+            if isinstance(self._end, BaseException):
+                raise self._end
+            piece = bytes(memoryview(self._held)[:size])
+            del self._held[:size]
+        self._loop.call_soon_threadsafe(self._room.set)
+        return piece
+
+
+class Inflow:
+    """A request's body, decompressed, for a thread to read once from front to back."""
+
+    def __init__(self, pipe: _Pipe, encoding: str, limit_bytes: int) -> None:
+        self._source = pipe if encoding == "identity" else Decompressed(pipe, encoding)
+        self._limit = limit_bytes
+        self._n_bytes = 0
+        self._hash = hashlib.sha256()
+        self.is_hashed = False
+
+    def read(self, size: int) -> bytes:
+        """Returns up to so many bytes, none at the end.
+
+        Raises:
+            ServiceError: There are too many (413), they are not what Content-Encoding says (400), or no more
+                come though there should be some.
+        """
+        try:
+            piece = self._source.read(size)
+        except BadCompression as error:
+            raise ServiceError("INVALID_ENCODING", 400, f"The request cannot be read: {error}.") from error
+        self._n_bytes += len(piece)
+        if self._n_bytes > self._limit:
+            raise too_large(self._limit)
+        if self.is_hashed:
+            self._hash.update(piece)
+        return piece
+
+    def read_all(self) -> bytes:
+        """Returns all of it."""
+        whole = bytearray()
+        while piece := self.read(1 << 20):
+            whole += piece
+        return bytes(whole)
+
+    @property
+    def sha256(self) -> str:
+        """Of what has been read, where `is_hashed` was set before."""
+        return self._hash.hexdigest()
+
+
+@asynccontextmanager
+async def inflow(request: Request, limit_bytes: int) -> AsyncIterator[Inflow]:
+    """Yields a request's body while it comes in.
+
+    Raises:
+        ServiceError: It says that it is too large (413), or its encoding is not spoken (415).
+    """
+    encoding = require_encoding(request)
+    refuse_declared(request, limit_bytes)
+    pipe = _Pipe()
+    pump = asyncio.create_task(_pump(request, pipe))
+    try:
+        yield Inflow(pipe, encoding, limit_bytes)
+    finally:
+        pump.cancel()
+        with suppress(asyncio.CancelledError):
+            await pump
+        pipe.end(disconnected())
+
+
+async def _pump(request: Request, pipe: _Pipe) -> None:
+    try:
+        async for piece in request.stream():
+            await pipe.put(piece)
+    except ClientDisconnect:
+        pipe.end(disconnected())
+    else:
+        pipe.end()
+
+
+def require_encoding(request: Request) -> str:
+    """Returns the body's encoding.
+
+    Raises:
+        ServiceError: It is not spoken here (415).
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in (*ENCODINGS, "identity"):
+        raise ServiceError(
+            "UNSUPPORTED_ENCODING", 415, f"Content-Encoding must be one of {', '.join(ENCODINGS)}, or absent."
+        )
+    return encoding
+
+
+def refuse_declared(request: Request, limit_bytes: int) -> None:
+    """Refuses, before it comes, a body that says that it is too large.
+
+    Raises:
+        ServiceError: It does (413).
+    """
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise too_large(limit_bytes)
+
+
+def too_large(limit_bytes: int) -> ServiceError:
+    """Returns the refusal of a body above the limit."""
+    return ServiceError(
+        "BODY_TOO_LARGE",
+        413,
+        f"The body, decompressed, is larger than the {limit_bytes} bytes that are taken.",
+    )
+
+
+def disconnected() -> ServiceError:
+    """Returns the error of a body that never became whole."""
+    return ServiceError("CLIENT_DISCONNECTED", 400, "The connection closed before the body was whole.")

@@ -1,0 +1,156 @@
+"""NumPy's NPY format, 1.0 and 2.0, float32 or float64, C or Fortran order; never pickled, never NPZ."""
+
+import io
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from service.codecs.points import (
+    DecodedPoints,
+    InvalidPoints,
+    Rows,
+    Stream,
+    Wanted,
+    chunk_rows,
+    named,
+    require_finite,
+)
+from service.codecs.spooled import spooled
+
+_LARGEST_HEADER = 10_000
+_SPOKEN = "send an array of float32 or float64 as numpy.save writes it"
+
+
+def read(stream: Stream, wanted: Wanted) -> DecodedPoints:
+    """Returns the points of an NPY array (N, D).
+
+    Raises:
+        InvalidPoints: It is not one, or its header promises what is not taken.
+    """
+    shape, fortran_order, dtype = _header(stream)
+    if dtype.kind != "f" or dtype.itemsize not in (4, 8):
+        raise InvalidPoints(
+            f"the array's dtype is {dtype}; points are float32 or float64: points.astype('float64')"
+        )
+    if len(shape) != 2:
+        hint = ": points.reshape(-1, 1)" if len(shape) == 1 else ""
+        raise InvalidPoints(f"the array has {len(shape)} axes; points have two, (N, D){hint}")
+    n_samples, n_features = shape
+    if n_samples < 1 or n_features < 1:
+        raise InvalidPoints(
+            f"the array has shape ({n_samples}, {n_features}); points have at least one row and one column"
+        )
+    columns = named(wanted.columns, n_features)
+    blocks = _by_columns if fortran_order and n_features > 1 else _by_rows
+    chunks = _checked(blocks(stream, wanted, n_samples, n_features, dtype), columns)
+    return DecodedPoints(n_features, columns, n_samples, chunks)
+
+
+def _header(stream: Stream) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    start = _exactly(stream, 10)
+    if start[:4] == b"PK\x03\x04":
+        raise InvalidPoints(f"the body is an NPZ archive, which is not taken; {_SPOKEN}")
+    if start[:6] != npy.MAGIC_PREFIX:
+        raise InvalidPoints(f"the body does not begin as an NPY array does; {_SPOKEN}")
+    version = (start[6], start[7])
+    if version not in ((1, 0), (2, 0)):
+        raise InvalidPoints(f"the array is NPY {version[0]}.{version[1]}; versions 1.0 and 2.0 are taken")
+    if version == (2, 0):
+        start += _exactly(stream, 2)
+    length = struct.unpack("<H" if version == (1, 0) else "<I", start[8:])[0]
+    if length > _LARGEST_HEADER:
+        raise InvalidPoints(f"the array's header is {length} bytes long; at most {_LARGEST_HEADER} are read")
+    header = io.BytesIO(start[8:] + _exactly(stream, length))
+    parse = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    try:
+        shape, fortran_order, dtype = parse(header, max_header_size=_LARGEST_HEADER)
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise InvalidPoints(f"the array's header cannot be read; {_SPOKEN}") from error
+    if any(isinstance(size, bool) or size < 0 for size in shape):
+        raise InvalidPoints("the array's shape is not made of whole numbers at least 0")
+    return shape, fortran_order, dtype
+
+
+def _exactly(stream: Stream, size: int) -> bytes:
+    whole = bytearray()
+    while len(whole) < size:
+        piece = stream.read(size - len(whole))
+        if not piece:
+            raise InvalidPoints(f"the body ends within the array's header; {_SPOKEN}")
+        whole += piece
+    return bytes(whole)
+
+
+def _by_rows(
+    stream: Stream, wanted: Wanted, n_samples: int, n_features: int, dtype: np.dtype[Any]
+) -> Iterator[Rows]:
+    del wanted
+    row_bytes = n_features * dtype.itemsize
+    left, at_once = n_samples, chunk_rows(n_features)
+    while left:
+        n_rows = min(left, at_once)
+        block = bytearray()
+        while len(block) < n_rows * row_bytes:
+            piece = stream.read(n_rows * row_bytes - len(block))
+            if not piece:
+                raise _cut_short(n_samples, n_features, n_samples - left + len(block) // row_bytes)
+            block += piece
+        left -= n_rows
+        yield np.frombuffer(block, dtype).reshape(n_rows, n_features).astype(np.float64, copy=False)
+    if stream.read(1):
+        raise _too_long(n_samples, n_features)
+
+
+def _by_columns(
+    stream: Stream, wanted: Wanted, n_samples: int, n_features: int, dtype: np.dtype[Any]
+) -> Iterator[Rows]:
+    whole = spooled(stream, wanted.scratch)
+    size = n_samples * n_features * dtype.itemsize
+    if len(whole.buffer) < size:
+        raise _cut_short(n_samples, n_features, len(whole.buffer) // (n_features * dtype.itemsize))
+    if len(whole.buffer) > size:
+        raise _too_long(n_samples, n_features)
+    matrix = np.frombuffer(whole.buffer, dtype).reshape(n_features, n_samples)
+    at_once = chunk_rows(n_features)
+    for start in range(0, n_samples, at_once):
+        part = matrix[:, start : start + at_once]
+        yield np.array(part, dtype=np.float64, order="C").T
+        whole.seen(part.size * dtype.itemsize)
+
+
+def _cut_short(n_samples: int, n_features: int, n_there: int) -> InvalidPoints:
+    return InvalidPoints(
+        f"the array's header promises {n_samples} points of {n_features} features; "
+        f"the body ends after {n_there}"
+    )
+
+
+def _too_long(n_samples: int, n_features: int) -> InvalidPoints:
+    return InvalidPoints(
+        f"the body goes on after the {n_samples} points of {n_features} features that its header promises"
+    )
+
+
+def _checked(blocks: Iterator[Rows], columns: list[str] | None) -> Iterator[Rows]:
+    n_rows = 0
+    for rows in blocks:
+        yield require_finite(rows, n_rows, columns)
+        n_rows += len(rows)
+
+
+def write(shape: tuple[int, ...], chunks: Iterable[NDArray[np.float64]]) -> Iterator[bytes]:
+    """Yields an NPY 1.0 array of float64, in C order.
+
+    Args:
+        shape: Of the whole, (N,) or (N, C).
+        chunks: Its rows one after another, (n,) or (n, C).
+    """
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    yield header.getvalue()
+    for chunk in chunks:
+        yield np.ascontiguousarray(chunk, dtype="<f8").tobytes()

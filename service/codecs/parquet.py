@@ -1,0 +1,38 @@
+"""Parquet files: one column of numbers per feature."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service.codecs.points import DecodedPoints, InvalidPoints, Rows, Stream, Wanted, chunk_rows, picked
+from service.codecs.spooled import Spooled, spooled
+from service.codecs.tables import is_numeric, rows_of
+
+
+def read(stream: Stream, wanted: Wanted) -> DecodedPoints:
+    """Returns the points of a file's columns.
+
+    Raises:
+        InvalidPoints: It is no Parquet file, or a column that is asked for holds no numbers.
+    """
+    whole = spooled(stream, wanted.scratch)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(whole.buffer)))
+        schema, n_samples = file.schema_arrow, file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidPoints("the body is not a Parquet file, or not all of it") from error
+    chosen = picked(schema.names, [is_numeric(kind) for kind in schema.types], wanted.columns, "the file")
+    columns = [schema.names[index] for index in chosen]
+    return DecodedPoints(len(columns), columns, n_samples, _chunks(whole, file, columns))
+
+
+def _chunks(whole: Spooled, file: pq.ParquetFile, columns: list[str]) -> Iterator[Rows]:
+    n_rows = 0
+    try:
+        for batch in file.iter_batches(chunk_rows(len(columns)), columns=columns):
+            yield rows_of(batch.select(columns), n_rows, columns)
+            n_rows += batch.num_rows
+            whole.seen(batch.nbytes)
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidPoints(f"the Parquet file cannot be read after point {n_rows}") from error
