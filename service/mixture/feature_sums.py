@@ -6,23 +6,28 @@ import torch
 from torch import Tensor
 
 from service.mixture.features import QuadraticFeatures
+from service.mixture.parallel import run_parallel
 from service.mixture.small_sums import SMALL_NUMBERS, SmallSums
 
-# A chunk's buffers stay in the last-level cache, and it is long enough that calls cost nothing beside it;
-# all features of a small dataset are kept between passes.
-CHUNK_BYTES = 16 << 20
-KEPT_FEATURES_BYTES = 32 << 20
-# A product with so many features at most is cut into so many slices.
-SLICED_ROWS, SLICES = 512, 4
+# A chunk's features and responsibilities stay in a core's own cache; a GPU has to be given more at once.
+CHUNK_BYTES = 3 << 20
+GPU_CHUNK_BYTES = 128 << 20
+SMALLEST_CHUNK = 64
+# All features of a dataset are kept between passes up to this size.
+KEPT_FEATURES_BYTES = 8 << 20
+# The points are cut into so many slices at most, each with sums of its own of so many bytes together.
+SLICES, SLICED_SUMS_BYTES = 16, 16 << 20
 # Below this a sum of exponentials may have lost terms to underflow.
 _SMALLEST = {torch.float64: 1e-280, torch.float32: 1e-25}
+
+Buffers = tuple[Tensor, Tensor]
 
 
 class FeatureSums:
     """Sums over points of responsibilities times features, for many mixtures.
 
-    A restart's numbers do not depend on which others run beside it, to the last bit: the shapes of its
-    products and its chunks follow from K, F and N alone.
+    A restart's numbers depend neither on which others run beside it nor on the number of threads, to the last
+    bit: the shapes of its products, its chunks and its slices follow from K, F and N alone.
     """
 
     def __init__(self, points: Tensor, weights: Tensor | None, features: QuadraticFeatures) -> None:
@@ -31,7 +36,7 @@ class FeatureSums:
         self._weights = weights
         kept_bytes = features.n_rows * points.shape[1] * points.element_size()
         self.kept = features.rows_of(points) if kept_bytes <= KEPT_FEATURES_BYTES else None
-        self._buffers: tuple[Tensor, Tensor] | None = None
+        self._free_buffers: list[tuple[int, Buffers]] = []
         small = self.kept is not None and points.device.type == "cpu"
         self._small = SmallSums(self.kept, weights) if small else None
 
@@ -44,55 +49,88 @@ class FeatureSums:
         coefficients = theta.to(self._points.dtype)
         if self._small is not None and n_components * self._points.shape[1] <= SMALL_NUMBERS:
             return self._small(coefficients)
-        return self._by_chunks(coefficients)
+        return self._by_slices(coefficients)
 
-    def _by_chunks(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        n_restarts, n_components, n_rows = theta.shape
-        sums = torch.zeros_like(theta, dtype=torch.float64)
-        log_totals: list[Tensor] = []
+    def _by_slices(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        _, n_components, n_rows = theta.shape
+        width = self._chunk_width(n_components)
+        chunks = range(0, self._points.shape[1], width)
+        n_slices = min(len(chunks), SLICES, max(1, SLICED_SUMS_BYTES // (8 * n_components * n_rows)))
+        slices = [
+            chunks[i * len(chunks) // n_slices : (i + 1) * len(chunks) // n_slices] for i in range(n_slices)
+        ]
+        # Where features are made anew, restarts share them; kept ones let every restart go its own way.
+        groups = [theta] if self.kept is None else list(torch.split(theta, 1))
+        parts = run_parallel(
+            lambda task: self._slice(groups[task // n_slices], slices[task % n_slices], width),
+            len(groups) * n_slices,
+        )
+        # One slice after the other, for a reduction's order would depend on the number of restarts.
+        totals = [_added(parts[i : i + n_slices]) for i in range(0, len(parts), n_slices)]
+        return torch.cat([total[0] for total in totals]), torch.cat([total[1] for total in totals])
+
+    def _chunk_width(self, n_components: int) -> int:
+        """How many points a chunk has: as many as fit, in chunks of one size, a multiple of eight."""
         n_samples = self._points.shape[1]
-        chunk = max(64, CHUNK_BYTES // (self._points.element_size() * (n_components + n_rows)))
-        for start in range(0, n_samples, chunk):
-            stop = min(start + chunk, n_samples)
-            phi, joint = self._chunk(start, stop, chunk, n_components)
-            weights = None if self._weights is None else self._weights[start:stop]
-            parts = []
-            for restart in range(n_restarts):
-                parts.append(_shares(theta[restart], phi, weights, joint))
-                sums[restart] += _product(joint, phi)
-            log_totals.append(torch.stack(parts))
-        return torch.stack(log_totals).sum(0), sums
+        rows = self.features.n_rows + self.features.n_scratch_rows + n_components
+        budget = CHUNK_BYTES if self._points.device.type == "cpu" else GPU_CHUNK_BYTES
+        most = max(SMALLEST_CHUNK, budget // (rows * self._points.element_size()))
+        n_chunks = -(-n_samples // most)
+        return -(-n_samples // n_chunks + 7) // 8 * 8
 
-    def _chunk(self, start: int, stop: int, chunk: int, n_components: int) -> tuple[Tensor, Tensor]:
-        """Features (F, n) of these points and a buffer (K, n), both reused by the next chunk."""
-        size, width = stop - start, min(chunk, self._points.shape[1])
-        n_rows = 0 if self.kept is not None else self.features.n_rows
-        if self._buffers is None or self._buffers[1].numel() != n_components * width:
-            self._buffers = (
-                self._points.new_empty(n_rows * width),
-                self._points.new_empty(n_components * width),
-            )
-        joint = self._buffers[1][: n_components * size].view(n_components, size)
+    def _slice(self, theta: Tensor, starts: range, width: int) -> tuple[Tensor, Tensor]:
+        """The sums (R,) and (R, K, F) over the chunks that begin at these points."""
+        n_restarts, n_components, _ = theta.shape
+        sums = torch.zeros_like(theta, dtype=torch.float64)
+        log_totals = sums.new_zeros(n_restarts)
+        buffers = self._buffers(n_components, width)
+        for start in starts:
+            stop = min(start + width, self._points.shape[1])
+            phi, joint = self._chunk(start, stop, n_components, buffers)
+            weights = None if self._weights is None else self._weights[start:stop]
+            for restart in range(n_restarts):
+                log_totals[restart] += _shares(theta[restart], phi, weights, joint)
+                _add_product(joint, phi, sums[restart])
+        self._free_buffers.append((n_components, buffers))
+        return log_totals, sums
+
+    def _buffers(self, n_components: int, width: int) -> Buffers:
+        """Room for a chunk's features and its responsibilities; a slice that is done leaves it to another."""
+        try:
+            made_for, buffers = self._free_buffers.pop()
+        except IndexError:
+            made_for = 0
+        if made_for == n_components:
+            return buffers
+        n_rows = 0 if self.kept is not None else self.features.n_rows + self.features.n_scratch_rows
+        return self._points.new_empty(n_rows * width), self._points.new_empty(n_components * width)
+
+    def _chunk(self, start: int, stop: int, n_components: int, buffers: Buffers) -> tuple[Tensor, Tensor]:
+        """Features (F, n) of these points, and room for (K, n)."""
+        size = stop - start
+        joint = buffers[1][: n_components * size].view(n_components, size)
         if self.kept is not None:
             return self.kept[:, start:stop], joint
-        phi = self._buffers[0][: n_rows * size].view(n_rows, size)
+        n_rows = self.features.n_rows + self.features.n_scratch_rows
+        phi = buffers[0][: n_rows * size].view(n_rows, size)
         self.features.write(self._points[:, start:stop], phi)
-        return phi, joint
+        return phi[: self.features.n_rows], joint
 
 
-def _product(shares: Tensor, phi: Tensor) -> Tensor:
-    """Shares (K, n) phi (F, n)^T, in the shapes that matrix libraries are quickest with.
+def _added(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    log_totals, sums = parts[0]
+    for more_log_totals, more_sums in parts[1:]:
+        log_totals += more_log_totals
+        sums += more_sums
+    return log_totals, sums
 
-    A product with few entries and long sums is not shared between cores unless it is cut along the sum.
-    """
-    size = shares.shape[1]
-    whole = size - size % SLICES
-    if phi.shape[0] > SLICED_ROWS or whole == 0:
-        return torch.mm(phi, shares.T).T
-    left = torch.unflatten(phi[:, :whole], 1, (SLICES, -1)).transpose(0, 1)
-    right = torch.unflatten(shares[:, :whole], 1, (SLICES, -1)).permute(1, 2, 0)
-    product = torch.bmm(left, right).sum(0).T
-    return product if whole == size else product.addmm(shares[:, whole:], phi[:, whole:].T)
+
+def _add_product(shares: Tensor, phi: Tensor, sums: Tensor) -> None:
+    """Adds shares (K, n) phi (F, n)^T to sums (K, F), which are float64 whatever the rest is."""
+    if shares.dtype == sums.dtype:
+        sums.addmm_(shares, phi.T)
+    else:
+        sums += torch.mm(shares, phi.T)
 
 
 def _shares(theta: Tensor, phi: Tensor, weights: Tensor | None, joint: Tensor) -> Tensor:

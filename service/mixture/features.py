@@ -15,19 +15,21 @@ from service.mixture.components import Components
 class QuadraticFeatures(ABC):
     """The rows phi(x), and the translation between components, coefficients on phi, and moments.
 
-    log(weight_k N(x; k)) = theta_k . phi(x).
+    log(weight_k N(x; k)) = theta_k . phi(x), where phi(x) is 1, then what is quadratic, then x_1 ... x_D.
 
     Attributes:
-        n_rows: F, how many features.
         n_features: D.
+        n_rows: F, how many rows phi has.
+        n_scratch_rows: how many rows ``write`` needs beyond those.
     """
 
-    n_rows: int
     n_features: int
+    n_rows: int
+    n_scratch_rows: int = 0
 
     @abstractmethod
     def write(self, points: Tensor, out: Tensor) -> None:
-        """Fills out (F, n) with the features of points (D, n)."""
+        """Fills the first F rows of out (F + n_scratch_rows, n), contiguous, with phi of points (D, n)."""
 
     @abstractmethod
     def coefficients(self, components: Components, regularization: float) -> Tensor:
@@ -41,59 +43,80 @@ class QuadraticFeatures(ABC):
     def magnitude(self, components: Components, largest: Tensor) -> Tensor:
         """A bound (R,) on the terms of theta . phi(x), given the largest |x| of each feature (D,)."""
 
+    def constant(self, rows: Tensor) -> Tensor:
+        """What stands at the feature 1 in rows (..., F), as a view: (...)."""
+        return rows[..., 0]
+
+    def linear(self, rows: Tensor) -> Tensor:
+        """What stands at the features x_1 ... x_D in rows (..., F), as a view: (..., D)."""
+        return rows[..., -self.n_features :]
+
     def rows_of(self, points: Tensor) -> Tensor:
         """phi, (F, n), of points (D, n)."""
-        out = points.new_empty(self.n_rows, points.shape[1])
+        out = points.new_empty(self.n_rows + self.n_scratch_rows, points.shape[1])
         self.write(points, out)
-        return out
+        return out[: self.n_rows]
 
-    def _constants(
-        self, components: Components, linear: Tensor, traces: Tensor, regularization: float
+    def _assembled(
+        self, components: Components, quadratic: Tensor, linear: Tensor, penalties: Tensor
     ) -> Tensor:
-        """The coefficient of the feature 1: (R, K)."""
-        return (
+        """Theta (R, K, F) of coefficients (R, K, *) of what is quadratic, linear ones, penalties (R, K)."""
+        constants = (
             components.log_weights
             + components.log_determinants()
-            - 0.5 * ((linear * components.means).sum(-1) + regularization * traces)
+            - 0.5 * ((linear * components.means).sum(-1) + penalties)
             - 0.5 * self.n_features * math.log(2 * math.pi)
         )
+        return torch.cat([constants.unsqueeze(-1), quadratic, linear], dim=-1)
 
 
 class PairFeatures(QuadraticFeatures):
-    """x_i x_j for i <= j, then x_i, then 1: for covariances with correlations."""
+    """1, then x_i x_j for every pair, then x_i: for covariances with correlations.
+
+    Pairs are ordered by their distance o around a circle of features: the row o D + i is x_i x_j with
+    j = i + o modulo D. So the rows of all distances are one product of the features with a window that
+    slides over the features and, wrapped around, their first half once more.
+    """
 
     def __init__(self, n_features: int, device: torch.device) -> None:
         self.n_features = n_features
-        upper = torch.triu_indices(n_features, n_features, device=device)
-        n_pairs = upper.shape[1]
-        self.n_rows = n_pairs + n_features + 1
-        self._pairs = upper[0] * n_features + upper[1]
+        n_pairs = n_features * (n_features + 1) // 2
+        self.n_rows = 1 + n_pairs + n_features
+        self.n_scratch_rows = n_features // 2
+        row = torch.arange(n_pairs, device=device)
+        first = row % n_features
+        second = (first + row // n_features) % n_features
+        self._pairs = first * n_features + second
         # -P_ij x_i x_j stands once for two off-diagonal entries, -P_ii x_i^2 / 2 for one on the diagonal.
-        self._factors = torch.where(upper[0] == upper[1], -0.5, -1.0).to(torch.float64)
+        self._factors = torch.where(first == second, -0.5, -1.0).to(torch.float64)
         place = torch.empty(n_features, n_features, dtype=torch.int64, device=device)
-        place[upper[0], upper[1]] = torch.arange(n_pairs, device=device)
-        place[upper[1], upper[0]] = torch.arange(n_pairs, device=device)
+        place[first, second] = place[second, first] = 1 + row
         self._place = place.reshape(-1)
 
     @override
     def write(self, points: Tensor, out: Tensor) -> None:
-        row = 0
-        for i in range(self.n_features):
-            rest = self.n_features - i
-            torch.mul(points[i], points[i:], out=out[row : row + rest])
-            row += rest
-        out[row:-1].copy_(points)
-        out[-1].fill_(1.0)
+        n_features, size = points.shape
+        n_full = (n_features + 1) // 2  # distances at which every feature has a partner of its own
+        end = 1 + n_full * n_features
+        out[0].fill_(1.0)
+        around = out[self.n_rows - n_features :]
+        around[:n_features].copy_(points)
+        around[n_features:].copy_(points[: self.n_scratch_rows])
+        features = around[:n_features]
+        windows = around.as_strided((n_full, n_features, size), (size, size, 1))
+        torch.mul(features, windows, out=out[1:end].view(n_full, n_features, size))
+        if n_features % 2 == 0:
+            half = n_features // 2
+            torch.mul(features[:half], features[half:], out=out[end : end + half])
 
     @override
     def coefficients(self, components: Components, regularization: float) -> Tensor:
         cholesky = components.precisions_cholesky
         precisions = cholesky @ cholesky.mT
         linear = (precisions @ components.means.unsqueeze(-1)).squeeze(-1)
-        traces = cholesky.square().sum((-2, -1))
-        constants = self._constants(components, linear, traces, regularization)
+        penalties = regularization * cholesky.square().sum((-2, -1))
         pairs = precisions.flatten(-2)[..., self._pairs] * self._factors
-        return torch.cat([pairs, linear, constants.unsqueeze(-1)], dim=-1)
+        return self._assembled(components, pairs, linear, penalties)
 
     @override
     def second_moments(self, sums: Tensor) -> Tensor:
@@ -107,30 +130,16 @@ class PairFeatures(QuadraticFeatures):
         return ((absolute @ reach.unsqueeze(-1)).squeeze(-1) * reach).sum(-1).amax(-1)
 
 
-class SquareFeatures(QuadraticFeatures):
-    """x_i^2, then x_i, then 1: for diagonal covariances."""
-
-    def __init__(self, n_features: int, device: torch.device) -> None:
-        self.n_features = n_features
-        self.n_rows = 2 * n_features + 1
-        del device  # nothing is kept there
-
-    @override
-    def write(self, points: Tensor, out: Tensor) -> None:
-        torch.mul(points, points, out=out[: self.n_features])
-        out[self.n_features : -1].copy_(points)
-        out[-1].fill_(1.0)
+class AxisFeatures(QuadraticFeatures):
+    """1, then some of the squares or their sum, then x_i: for covariances without correlations."""
 
     @override
     def coefficients(self, components: Components, regularization: float) -> Tensor:
         precisions = components.precisions_cholesky.square()
         linear = precisions * components.means
-        constants = self._constants(components, linear, precisions.sum(-1), regularization)
-        return torch.cat([-0.5 * precisions, linear, constants.unsqueeze(-1)], dim=-1)
-
-    @override
-    def second_moments(self, sums: Tensor) -> Tensor:
-        return sums[..., : self.n_features]
+        penalties = regularization * precisions.sum(-1)
+        quadratic = -0.5 * precisions[..., : self.n_rows - 1 - self.n_features]
+        return self._assembled(components, quadratic, linear, penalties)
 
     @override
     def magnitude(self, components: Components, largest: Tensor) -> Tensor:
@@ -138,37 +147,42 @@ class SquareFeatures(QuadraticFeatures):
         return reach.square().sum(-1).amax(-1)
 
 
-class RadialFeatures(QuadraticFeatures):
-    """|x|^2, then x_i, then 1: for covariances that are multiples of the identity.
+class SquareFeatures(AxisFeatures):
+    """1, then x_i^2, then x_i: for diagonal covariances."""
+
+    def __init__(self, n_features: int) -> None:
+        self.n_features = n_features
+        self.n_rows = 1 + 2 * n_features
+
+    @override
+    def write(self, points: Tensor, out: Tensor) -> None:
+        out[0].fill_(1.0)
+        torch.mul(points, points, out=out[1 : 1 + self.n_features])
+        out[1 + self.n_features :].copy_(points)
+
+    @override
+    def second_moments(self, sums: Tensor) -> Tensor:
+        return sums[..., 1 : 1 + self.n_features]
+
+
+class RadialFeatures(AxisFeatures):
+    """1, then |x|^2, then x_i: for covariances that are multiples of the identity.
 
     Only the sum of the second moments over the features is known; each is given their mean.
     """
 
-    def __init__(self, n_features: int, device: torch.device) -> None:
+    def __init__(self, n_features: int) -> None:
         self.n_features = n_features
-        self.n_rows = n_features + 2
-        del device  # nothing is kept there
+        self.n_rows = 2 + n_features
 
     @override
     def write(self, points: Tensor, out: Tensor) -> None:
-        torch.mul(points[0], points[0], out=out[0])
+        out[0].fill_(1.0)
+        torch.mul(points[0], points[0], out=out[1])
         for feature in points[1:]:
-            out[0].addcmul_(feature, feature)
-        out[1:-1].copy_(points)
-        out[-1].fill_(1.0)
-
-    @override
-    def coefficients(self, components: Components, regularization: float) -> Tensor:
-        precisions = components.precisions_cholesky.square()
-        linear = precisions * components.means
-        constants = self._constants(components, linear, precisions.sum(-1), regularization)
-        return torch.cat([-0.5 * precisions[..., :1], linear, constants.unsqueeze(-1)], dim=-1)
+            out[1].addcmul_(feature, feature)
+        out[2:].copy_(points)
 
     @override
     def second_moments(self, sums: Tensor) -> Tensor:
-        return (sums[..., :1] / self.n_features).expand(*sums.shape[:-1], self.n_features)
-
-    @override
-    def magnitude(self, components: Components, largest: Tensor) -> Tensor:
-        reach = components.precisions_cholesky * (largest + components.means.abs())
-        return reach.square().sum(-1).amax(-1)
+        return (sums[..., 1:2] / self.n_features).expand(*sums.shape[:-1], self.n_features)

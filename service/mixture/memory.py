@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from service.mixture.families import FAMILIES
-from service.mixture.feature_sums import CHUNK_BYTES, KEPT_FEATURES_BYTES
+from service.mixture.feature_sums import (
+    CHUNK_BYTES,
+    KEPT_FEATURES_BYTES,
+    SLICED_SUMS_BYTES,
+    SMALLEST_CHUNK,
+)
 from service.mixture.optimizers import em, lbfgs
 from service.mixture.options import FitOptions
 from service.mixture.starts import SUBSAMPLE, SUBSAMPLE_PER_COMPONENT, SUBSAMPLE_PER_FEATURE
@@ -30,9 +37,11 @@ def estimate_fit_bytes(n_samples: int, n_features: int, options: FitOptions) -> 
     mixtures = 8 * rows * (1 + n_features + covariance)
     histories = 2 * max(em.MEMORY, lbfgs.MEMORY) + 24
     n_rows = 1 + n_features + covariance
-    chunk = max(4 * CHUNK_BYTES, 64 * item * (rows + n_rows))
+    # Twice a chunk for each thread, and the sums of the slices for each restart.
+    chunk = 2 * torch.get_num_threads() * max(CHUNK_BYTES, SMALLEST_CHUNK * item * (most + n_rows))
+    chunk += options.n_init * max(SLICED_SUMS_BYTES, 2 * 8 * most * n_rows)
     sample = min(
         n_samples, max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * most, SUBSAMPLE_PER_FEATURE * n_features)
     )
     starts = 8 * sample * (3 * n_features + 2 * most)
-    return int(data + mixtures * histories + 2 * chunk + KEPT_FEATURES_BYTES + starts + OVERHEAD_BYTES)
+    return int(data + mixtures * histories + chunk + KEPT_FEATURES_BYTES + starts + OVERHEAD_BYTES)

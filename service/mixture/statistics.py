@@ -88,12 +88,11 @@ class StatisticsPass:
         self.dtype = data.points.dtype
         self.noise = NOISE[self.dtype]
         self.error_bound = max(error_bound, ERROR_BOUND[self.dtype])
-        kinds: tuple[type[PairFeatures | SquareFeatures | RadialFeatures], ...] = (
-            PairFeatures,
-            SquareFeatures,
-            RadialFeatures,
-        )
-        self.features: QuadraticFeatures = kinds[diagonal + radial](data.n_features, self.device)
+        self.features: QuadraticFeatures
+        if diagonal:
+            self.features = (RadialFeatures if radial else SquareFeatures)(data.n_features)
+        else:
+            self.features = PairFeatures(data.n_features, self.device)
         lowest, highest = torch.aminmax(data.points, dim=1)  # abs() would copy the points
         self._largest = torch.maximum(-lowest, highest).double()
         self._weights = None if data.weights is None else data.weights.to(self.dtype)
@@ -141,12 +140,11 @@ class StatisticsPass:
         return self._from_sums(log_densities.double().sum(1), sums)
 
     def _from_sums(self, log_likelihood: Tensor, sums: Tensor) -> Statistics:
-        n_features = self.data.n_features
-        counts = sums[..., -1]
+        counts = self.features.constant(sums)
         return Statistics(
             log_likelihood,
             counts,
-            sums[..., -1 - n_features : -1],
+            self.features.linear(sums),
             self._regularized(self.features.second_moments(sums), counts),
             None,
         )
@@ -169,9 +167,9 @@ class StatisticsPass:
     def _by_features(self, components: Components) -> Statistics:
         theta = self.features.coefficients(components, self.regularization)
         # The density is highest at the means: with that bound taken off, no entry of Theta Phi is above zero.
-        linear = theta[..., -1 - self.data.n_features : -1]
-        shift = (theta[..., -1] + 0.5 * (linear * components.means).sum(-1)).amax(dim=1)
-        theta[..., -1] -= shift.unsqueeze(1)
+        constant, linear = self.features.constant(theta), self.features.linear(theta)
+        shift = (constant + 0.5 * (linear * components.means).sum(-1)).amax(dim=1)
+        constant -= shift.unsqueeze(1)
         log_likelihood, sums = self._sums(theta)
         return self._from_sums(log_likelihood + shift * self.data.total_weight, sums)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import mpmath
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ import torch
 
 from service.mixture import GaussianMixture
 from service.mixture.components import Components
+from service.mixture.features import PairFeatures
+from service.mixture.parallel import run_parallel
 from service.mixture.standardization import StandardizedPoints
 from service.mixture.statistics import Statistics, StatisticsPass
 from tests import oracles
@@ -45,14 +49,14 @@ def about_zero(statistics: Statistics) -> tuple[torch.Tensor, torch.Tensor]:
     return statistics.about(torch.zeros_like(statistics.first))
 
 
-@pytest.mark.parametrize("form", ["features", "centred", "kept", "batched"])
+@pytest.mark.parametrize("form", ["features", "centred", "kept", "small"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("n_features", "diagonal"), [(1, False), (3, False), (1, True), (4, True)])
 def test_every_form_of_the_pass_equals_the_oracle(monkeypatch, form, weighted, n_features, diagonal):
     monkeypatch.setattr("service.mixture.feature_sums.CHUNK_BYTES", 4096)
     monkeypatch.setattr("service.mixture.centred.CHUNK_NUMBERS", 1000)
-    monkeypatch.setattr("service.mixture.feature_sums.BATCHED_PRODUCT", 1 << 20 if form == "batched" else 0)
-    if form not in ("kept", "batched"):
+    monkeypatch.setattr("service.mixture.feature_sums.SMALL_NUMBERS", 1 << 20 if form == "small" else 0)
+    if form not in ("kept", "small"):
         monkeypatch.setattr("service.mixture.feature_sums.KEPT_FEATURES_BYTES", 0)
     kind = "diag" if diagonal else "full"
     mixtures = [random_mixture(4, n_features, seed, kind) for seed in (1, 2)]
@@ -75,6 +79,62 @@ def test_every_form_of_the_pass_equals_the_oracle(monkeypatch, form, weighted, n
         np.testing.assert_allclose(first[r], expected[2], rtol=1e-9, atol=1e-9)
         expected_second = np.einsum("kii->ki", expected[3]) if diagonal else expected[3]
         np.testing.assert_allclose(second[r], expected_second, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 3, 4, 5, 8])
+def test_pair_features_hold_every_product_once(n_features):
+    points = torch.randn(n_features, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    features = PairFeatures(n_features, points.device)
+    phi = features.rows_of(points)
+    assert phi.shape == (1 + n_features * (n_features + 1) // 2 + n_features, 5)
+    assert torch.equal(features.constant(phi.T), torch.ones(5, dtype=torch.float64))
+    assert torch.equal(features.linear(phi.T), points.T)
+    assert torch.equal(features.second_moments(phi.T), points.T[:, :, None] * points.T[:, None, :])
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_restart_has_the_same_bits_beside_others_and_on_any_number_of_threads(
+    monkeypatch, two_threads, kept, dtype
+):
+    monkeypatch.setattr("service.mixture.feature_sums.CHUNK_BYTES", 1 << 14)
+    if not kept:
+        monkeypatch.setattr("service.mixture.feature_sums.KEPT_FEATURES_BYTES", 0)
+    points = torch.randn(3, 20_001, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    weights = torch.rand(20_001, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    passed = StatisticsPass(plain_points(points, weights), diagonal=False, regularization=0.1)
+    components = components_of(*[random_mixture(4, 3, seed) for seed in range(3)])
+    every = passed(components)
+    torch.set_num_threads(1)
+    again = passed(components)
+    alone = passed(components.rows(torch.tensor([1])))
+    for name in ("log_likelihood", "counts", "first", "second"):
+        assert torch.equal(getattr(every, name), getattr(again, name))
+        assert torch.equal(getattr(every, name)[1:2], getattr(alone, name))
+
+
+def test_tasks_run_on_threads_of_their_own_with_one_torch_thread_each(two_threads):
+    together = threading.Barrier(2)
+
+    def task(number: int) -> tuple[int, int, bool]:
+        if number < 2:
+            together.wait(timeout=60)  # would never end if the tasks ran one after the other
+        return number, torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    with torch.inference_mode():
+        assert run_parallel(task, 5) == [(i, 1, True) for i in range(5)]
+    assert run_parallel(task, 2) == [(0, 1, False), (1, 1, False)]
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError):
+        run_parallel(lambda number: 1 // number, 2)
 
 
 def test_points_beyond_the_range_of_exp_are_counted_right():

@@ -1,0 +1,71 @@
+"""Independent tasks on as many threads as torch has, each of them with one thread of torch's.
+
+Sharing every small operation between threads makes them wait for one another at each; a thread that does a
+slice of the points from the beginning to the end waits once. The answers do not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import TypeVar
+
+import torch
+
+Answer = TypeVar("Answer")
+
+_crews: dict[int, ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+
+
+def run_parallel(task: Callable[[int], Answer], n_tasks: int) -> list[Answer]:
+    """task(0), ..., task(n_tasks - 1), in this order, each run once on some thread.
+
+    Args:
+        task: releases the interpreter for most of its time, as torch's operations do.
+        n_tasks: with one alone, or where torch has one thread, all runs here.
+    """
+    n_threads = min(torch.get_num_threads(), n_tasks)
+    if n_threads == 1:
+        return [task(i) for i in range(n_tasks)]
+    inference = torch.is_inference_mode_enabled()
+    answers: dict[int, Answer] = {}
+    numbers = count()
+
+    def work() -> None:
+        with torch.inference_mode(inference):
+            while (i := next(numbers)) < n_tasks:
+                answers[i] = task(i)
+
+    futures = [_crew(n_threads).submit(work) for _ in range(n_threads)]
+    for future in futures:
+        future.result()
+    return [answers[i] for i in range(n_tasks)]
+
+
+def _crew(n_threads: int) -> ThreadPoolExecutor:
+    """So many threads that live as long as the process."""
+    with _lock:
+        if n_threads not in _crews:
+            crew = ThreadPoolExecutor(n_threads, thread_name_prefix="statistics")
+            # A thread's own number of torch threads is set from within; setting it also changes what threads
+            # made later begin with, so this one's number is set again when all are through.
+            started = threading.Barrier(n_threads)
+            for ready in [crew.submit(_alone, started) for _ in range(n_threads)]:
+                ready.result()
+            torch.set_num_threads(torch.get_num_threads())
+            _crews[n_threads] = crew
+        return _crews[n_threads]
+
+
+def _alone(started: threading.Barrier) -> None:
+    torch.get_num_threads()  # its first call takes over the process's number, and would later
+    torch.set_num_threads(1)
+    started.wait()
+
+
+# A child made by fork has none of these threads.
+os.register_at_fork(after_in_child=_crews.clear)
