@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from service.mixture.components import Components, concatenate
+from service.mixture.components import concatenate
 from service.mixture.families import FAMILIES, Family
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.journal import Journal, RestartEnd
@@ -58,7 +58,8 @@ class Candidate:
         family: of covariances.
         optimizer: the name of the one that ran.
         data: the points, in the coordinates of the optima.
-        optima: of every restart: survivors first, those left behind last of them, honest before spurious ones, then by likelihood.
+        optima: of every restart: survivors first, those left behind last of them, honest before spurious
+            ones, then by likelihood.
     """
 
     n_components: int
@@ -122,9 +123,7 @@ def run_candidate(
             journal=journal or Journal(),
             name=name,
         )
-        ends = stages.run(
-            lambda: _starts(data, family, n_components, options.initialization, generators)
-        )
+        ends = stages.run(lambda: _starts(data, family, n_components, options.initialization, generators))
         optima = _optima(statistics, ends)
     optima.sort(key=_rank)
     return Candidate(n_components, family, optimizer.name, data, optima)

@@ -37,8 +37,9 @@ class FeatureSums:
         kept_bytes = features.n_rows * points.shape[1] * points.element_size()
         self.kept = features.rows_of(points) if kept_bytes <= KEPT_FEATURES_BYTES else None
         self._free_buffers: list[tuple[int, Buffers]] = []
-        small = self.kept is not None and points.device.type == "cpu"
-        self._small = SmallSums(self.kept, weights) if small else None
+        self._small: SmallSums | None = None
+        if self.kept is not None and points.device.type == "cpu":
+            self._small = SmallSums(self.kept, weights)
 
     def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """For coefficients theta (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.

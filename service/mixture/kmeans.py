@@ -12,7 +12,7 @@ Array = np.ndarray[Any, Any]
 
 # Distances that are looked at together, of so many sets at once.
 CHUNK_NUMBERS, SETS_TOGETHER = 1 << 20, 16
-# Of two centres at the same place the first takes all: the others seem this much farther, relative to the spread.
+# Of two centres at the same place the first takes all: the others seem this much farther, in squared spreads.
 TIE = 1e-12
 
 
@@ -38,7 +38,8 @@ def spread_centres(points: Array, uniforms: Array) -> Array:
     squares = np.square(points).sum(1)
     lifted = np.vstack([points.T, squares, np.ones_like(squares)])
     chosen = [_spread(lifted, uniforms[start : start + together]) for start in range(0, n_sets, together)]
-    return points[np.concatenate(chosen)]
+    centres: Array = points[np.concatenate(chosen)]
+    return centres
 
 
 def _spread(lifted: Array, uniforms: Array) -> Array:
@@ -66,8 +67,9 @@ def _squared_distances(lifted: Array, places: Array) -> Array:
     """|x - c|^2, (m, n), of all points from those at m places, never negative."""
     centres = lifted[:, places]
     rows = np.vstack([-2 * centres[:-2], np.ones_like(centres[:1]), centres[-2:-1]])
-    distances = rows.T @ lifted
-    return np.maximum(distances, 0.0, out=distances)
+    distances: Array = rows.T @ lifted
+    np.maximum(distances, 0.0, out=distances)
+    return distances
 
 
 def clusters(points: Array, centres: Array) -> tuple[Array, Array]:

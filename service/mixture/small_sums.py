@@ -83,7 +83,8 @@ class SmallSums:
         if self._weights is not None:
             joint *= self._weights
             log_totals *= self._weights
-        return np.add.reduce(log_totals, axis=1, dtype=np.float64)
+        sums: Array = np.add.reduce(log_totals, axis=1, dtype=np.float64)
+        return sums
 
     def _shares_far_out(self, theta: Array, joint: Array) -> Array:
         """The same where all of a point's densities underflow: their maximum is taken off first."""
@@ -97,4 +98,5 @@ class SmallSums:
         if self._weights is not None:
             joint *= self._weights
             log_totals *= self._weights
-        return np.add.reduce(log_totals, axis=1, dtype=np.float64)
+        sums: Array = np.add.reduce(log_totals, axis=1, dtype=np.float64)
+        return sums

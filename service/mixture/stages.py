@@ -1,4 +1,4 @@
-"""Restarts in stages: a few of the best starts, where there are many points on a sample, then on everything."""
+"""Restarts in stages: a few of the best starts, on a sample where there are many points, then on all."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Stages:
         self._name = name
 
     def run(self, starts: Callable[[], Starts]) -> list[RestartEnd]:
-        """The ends of all restarts: of the finalists on all points, of the others where they were left behind.
+        """The ends of all restarts: of the finalists on all points, of the others where they were left.
 
         Restarts that begin at the same mixture, or find the same optimum on the sample, run as one and share
         its end. One that fell behind is given no more steps and ends with left_behind, unless all that went
@@ -137,7 +137,7 @@ class Stages:
     def _rehearsal(
         self, ends: list[RestartEnd], groups: list[list[int]], contenders: list[list[int]], size: int
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Lets the contenders find their optima on a sample; all groups as they are then, and the finalists."""
+        """Lets the contenders find optima on a sample; all groups as they are then, and the finalists."""
         sampled = _sampled(self._objective, size, self._generators[0])
         loose = max(self._tolerance, SAMPLE_TOLERANCE)
         rehearsed = self._stage(

@@ -37,7 +37,7 @@ class Starts:
 
     Attributes:
         components: of R restarts.
-        groups: restarts that begin at the same mixture; if they were compared, the most promising group first.
+        groups: restarts that begin at the same mixture; if they were compared, the most promising first.
         compared: whether they were.
         behind: restarts that are not likely to be the best.
         floored: restarts that are on their way to a spurious optimum.
@@ -199,7 +199,9 @@ def _built(
 def _subsample(data: StandardizedPoints, n_components: int, seed: int) -> StandardizedPoints:
     """Enough points to find clusters among, drawn by their weight; the same for all restarts of a fit."""
     many = min(SUBSAMPLE_PER_COMPONENT * n_components, SUBSAMPLE_OF_COMPONENTS)
-    most = max(SUBSAMPLE, many, SMALLEST_PER_COMPONENT * n_components, SUBSAMPLE_PER_FEATURE * data.n_features)
+    most = max(
+        SUBSAMPLE, many, SMALLEST_PER_COMPONENT * n_components, SUBSAMPLE_PER_FEATURE * data.n_features
+    )
     if data.weights is None and data.n_samples <= most:
         return data
     return data.sample(min(most, data.n_samples), torch.Generator().manual_seed(seed))
