@@ -109,7 +109,7 @@ class Guard:
 
 
 def describe(document: dict[str, Any], settings: Settings) -> None:
-    """Says in an OpenAPI document which scope each operation wants of a key, and that it may be one too many."""
+    """Says in an OpenAPI document which scope each operation wants, and that one may be beyond a limit."""
     asks_for_keys = settings.auth == "keys"
     if asks_for_keys:
         scheme = {"type": "http", "scheme": "bearer", "description": "A key: mixserve keys create NAME"}
