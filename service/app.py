@@ -28,6 +28,7 @@ from service.api.upkeep import Upkeep
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
+from service.storage.owner_limits import OwnerLimits
 
 _DESCRIPTION = """\
 Fits Gaussian mixture models by gradient descent, and answers questions about them.
@@ -47,7 +48,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
     store = DatasetStore(settings.dataset_store_folder)
-    services = Services(settings, database, store, FitWatcher(database), Upkeep(settings, database, store))
+    limits = OwnerLimits(
+        settings.owner_max_queued_fits, settings.owner_max_stored_bytes, settings.owner_max_device_seconds
+    )
+    upkeep = Upkeep(settings, database, store)
+    services = Services(settings, database, store, FitWatcher(database), upkeep, limits)
     app = FastAPI(
         title="mixserve",
         version=version("mixserve"),

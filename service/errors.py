@@ -73,6 +73,22 @@ class Unprocessable(ServiceError):
         super().__init__(code, 422, detail, errors=errors)
 
 
+class LimitReached(ServiceError):
+    """The owner has as much as it may have; RateLimit headers say of what."""
+
+    def __init__(self, code: str, detail: str, policy: str, limit: float, retry_after_seconds: int) -> None:
+        super().__init__(
+            code,
+            429,
+            detail,
+            headers={
+                "Retry-After": str(retry_after_seconds),
+                "RateLimit-Policy": f'"{policy}";q={limit:.0f}',
+                "RateLimit": f'"{policy}";r=0;t={retry_after_seconds}',
+            },
+        )
+
+
 class Unavailable(ServiceError):
     """Something that the service stands on does not answer; the same request may succeed soon."""
 

@@ -31,6 +31,17 @@ class Settings(BaseSettings):
     max_dataset_bytes: int = Field(2**33, ge=1, description="larger datasets, as float64, get 422")
     max_answer_bytes: int = Field(2**28, ge=1, description="answers estimated to be larger get 422")
     max_queued_fits: int = Field(10_000, ge=1, description="beyond it POST /v1/fits gets 429")
+    owner_requests_per_second: float | None = Field(
+        None, gt=0, description="requests beyond it, of one owner on all replicas, get 429; none: no limit"
+    )
+    owner_request_burst: int | None = Field(
+        None, ge=1, description="requests that an owner may make at once; none: what it may make in 10 s"
+    )
+    owner_max_queued_fits: int | None = Field(None, ge=1, description="more of one owner's get 429")
+    owner_max_stored_bytes: int | None = Field(None, ge=1, description="points of one owner, as float64")
+    owner_max_device_seconds: float | None = Field(
+        None, gt=0, description="that one owner's fits hold devices, each day (UTC); then new fits get 429"
+    )
     idempotency_seconds: float = Field(
         86_400.0, ge=86_400.0, description="how long an Idempotency-Key is kept"
     )
@@ -61,6 +72,12 @@ class Settings(BaseSettings):
                 f"MIXSERVE_DATABASE_URL has the scheme {scheme!r}; use sqlite:/// or postgresql+psycopg://"
             )
         return self
+
+    @property
+    def has_owner_limits(self) -> bool:
+        """Whether an owner may do or have too much of something."""
+        limits = (name for name in type(self).model_fields if name.startswith("owner_"))
+        return any(getattr(self, name) is not None for name in limits)
 
     @property
     def resolved_database_url(self) -> str:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from service.api.answers import JSON, UNCHANGING, JsonAnswer, json_only, negotiate, unchanging
 from service.api.bodies import documented, json_body
 from service.api.creation import Once
-from service.api.new_datasets import new_dataset
+from service.api.new_datasets import add_dataset, new_dataset
 from service.api.points import require_servable
 from service.api.query import Paging, page_answer
 from service.api.services import Services, Use
@@ -35,7 +35,7 @@ def create_dataset(
         new_dataset(services, body, name=body.name, columns=body.columns) as new,
         services.database.write() as session,
     ):
-        row = datasets.add(services.database, services.store, session, new)
+        row = add_dataset(services, session, new)
         return once.created(session, as_answer(row), f"/v1/datasets/{row.id}")
 
 

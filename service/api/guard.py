@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from fastapi import Request
@@ -10,9 +9,10 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import render
+from service.api.request_limit import RequestLimit
 from service.errors import ServiceError
 from service.settings import Settings
 from service.storage import keys
@@ -43,6 +43,8 @@ class Guard:
         self._app = app
         self._asks = settings.auth == "keys"
         self._database = database
+        rate = settings.owner_requests_per_second
+        self._limit = None if rate is None else RequestLimit(database, rate, settings.owner_request_burst)
         self._questions = [
             route.path_regex for route in routes if isinstance(route, APIRoute) and QUESTIONS in route.tags
         ]
@@ -53,19 +55,21 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            acting = await self._acting(scope)
+            owner = await self._owner(scope)
+            if self._limit is not None and owner != _NOBODY:
+                send = _with_headers(send, await self._limit.take(owner))
         except ServiceError as error:
             await render(Request(scope), error)(scope, receive, send)
             return
-        with acting:
+        with acting_for(owner):
             await self._app(scope, receive, send)
 
-    async def _acting(self, scope: Scope) -> AbstractContextManager[None]:
-        if not self._asks:
-            return acting_for(LOCAL)
+    async def _owner(self, scope: Scope) -> str:
         path = scope["path"]
         if path in OPEN_PATHS or path.startswith(_OPEN_FOLDER):
-            return acting_for(_NOBODY)
+            return _NOBODY
+        if not self._asks:
+            return LOCAL
         holder = await self._holder(scope)
         scope.setdefault("state", {})["key_holder"] = holder
         wanted = self._wanted(scope)
@@ -77,7 +81,7 @@ class Guard:
                 f'error="insufficient_scope", scope="{wanted}"',
                 status=403,
             )
-        return acting_for(holder.owner)
+        return holder.owner
 
     async def _holder(self, scope: Scope) -> KeyHolder:
         given = Headers(scope=scope).getlist("authorization")
@@ -105,22 +109,38 @@ class Guard:
 
 
 def describe(document: dict[str, Any], settings: Settings) -> None:
-    """Says in an OpenAPI document which scope each operation wants of a key, where keys are asked for."""
-    if settings.auth != "keys":
-        return
-    schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
-    schemes[_SCHEME] = {"type": "http", "scheme": "bearer", "description": "A key: mixserve keys create NAME"}
+    """Says in an OpenAPI document which scope each operation wants, and that one may be beyond a limit."""
+    asks_for_keys = settings.auth == "keys"
+    if asks_for_keys:
+        scheme = {"type": "http", "scheme": "bearer", "description": "A key: mixserve keys create NAME"}
+        document.setdefault("components", {})["securitySchemes"] = {_SCHEME: scheme}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if path not in OPEN_PATHS:
+            if path in OPEN_PATHS:
+                continue
+            if asks_for_keys:
                 asks = QUESTIONS in operation.get("tags", ())
                 operation["security"] = [{_SCHEME: [_scope_of(path, method.upper(), asks)]}]
+            if settings.has_owner_limits:
+                operation["responses"].setdefault("429", {})
 
 
 def _scope_of(path: str, method: str, asks: bool) -> str:
     if path in _ADMIN_PATHS:
         return "admin"
     return "read" if method in _READING or (asks and method == "POST") else "write"
+
+
+def _with_headers(send: Send, headers: dict[str, str]) -> Send:
+    added = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = {name for name, _ in message["headers"]}
+            message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in own)]
+        await send(message)
+
+    return send_with_headers
 
 
 def _invalid(code: str, detail: str) -> ServiceError:

@@ -12,7 +12,10 @@ from service.api.specifications import mixture_of, parameters_answer
 from service.errors import Unprocessable
 from service.schemas.dataset import DatasetCreation, DatasetReference
 from service.schemas.mixture import MixtureSpecification
+from service.storage import datasets, owner_limits
+from service.storage.database import Session
 from service.storage.datasets import NewDataset
+from service.storage.tables import DatasetRow
 
 _DRAWN_AT_ONCE = 65_536
 _DEFAULT_DRAWN = 1000
@@ -52,6 +55,17 @@ def new_dataset(
         draft.append(rows)
         draft.finish()
         yield NewDataset(draft, name, columns)
+
+
+def add_dataset(services: Services, session: Session, new: NewDataset) -> DatasetRow:
+    """Returns the row of a new dataset, its files published in the same transaction.
+
+    Raises:
+        LimitReached: Its owner stores as much as it may.
+    """
+    size_bytes = new.points.n_rows * new.points.n_columns * 8
+    owner_limits.require_room_for_points(services.database, session, services.limits, size_bytes)
+    return datasets.add(services.database, services.store, session, new)
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from service.api.effort import estimated_seconds
-from service.api.new_datasets import new_dataset
+from service.api.new_datasets import add_dataset, new_dataset
 from service.api.services import Services
 from service.api.specifications import mixture_of, parameters_answer
 from service.errors import FieldError, Unprocessable
 from service.mixture import FitOptions, InvalidFit, estimate_fit_bytes
 from service.schemas.fit import FitRequest, HeldOut, MixtureStart
-from service.storage import datasets, fits, mixtures, workers
+from service.storage import datasets, fits, mixtures, owner_limits, workers
 from service.storage.database import Session
 from service.storage.dataset_store import Draft
 from service.storage.tables import DatasetRow, FitRow, MixtureRow
@@ -34,8 +34,9 @@ def queued_fit(services: Services, request: FitRequest) -> Iterator[tuple[Sessio
             new = stack.enter_context(new_dataset(services, request.dataset, place=("dataset",)))
         weights = _weights_draft(services, request, stack)
         session = stack.enter_context(services.database.write())
+        owner_limits.require_room_for_fit(services.database, session, services.limits)
         if new is not None:
-            dataset = datasets.add(services.database, services.store, session, new)
+            dataset = add_dataset(services, session, new)
         else:
             dataset = datasets.get(session, request.dataset.id or "", for_fit=True)
         stored = _stored(session, request, dataset, weights)

@@ -10,6 +10,7 @@ from service.api.upkeep import Upkeep
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
+from service.storage.owner_limits import OwnerLimits
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Services:
     store: DatasetStore
     watcher: FitWatcher
     upkeep: Upkeep
+    limits: OwnerLimits
 
 
 def _services(request: Request) -> Services:

@@ -59,6 +59,25 @@ def _now_on_postgresql(element: now_plus, compiler: SQLCompiler, **options: Any)
     return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
 
 
+class seconds_since(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
+    """How long ago an instant was by the database's own clock, in seconds; NULL for none."""
+
+    inherit_cache = True
+    type = Float(53)
+
+
+@compiles(seconds_since, "sqlite")
+def _since_on_sqlite(element: seconds_since, compiler: SQLCompiler, **options: Any) -> str:
+    instant = compiler.process(element.clauses, **options)
+    return f"((julianday('now') - 2440587.5) * 86400.0 - {instant})"
+
+
+@compiles(seconds_since, "postgresql")
+def _since_on_postgresql(element: seconds_since, compiler: SQLCompiler, **options: Any) -> str:
+    instant = compiler.process(element.clauses, **options)
+    return f"CAST(EXTRACT(EPOCH FROM clock_timestamp() - {instant}) AS DOUBLE PRECISION)"
+
+
 class Array(TypeDecorator[NDArray[np.float64]]):
     """A float64 array, exact, in NumPy's NPY format."""
 

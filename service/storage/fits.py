@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict, ServiceError
 from service.storage import events
 from service.storage.columns import now_plus
+from service.storage.owner_limits import record_device_use
 from service.storage.owners import everyone
 from service.storage.rows import find, newest_first
 from service.storage.tables import LIVE, FitRow
@@ -109,6 +110,7 @@ def end(session: Session, which: Any, status: str, **columns: Any) -> Row[str, i
         error = columns.get("error")
         data = {"status": status} | ({"error": error} if error else {})
         events.record(session, ended.id, ended.n_events, "status", data)
+        record_device_use(session, ended.id)
     return ended
 
 

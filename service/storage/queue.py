@@ -15,6 +15,7 @@ from service.storage.columns import now_plus
 from service.storage.database import Database
 from service.storage.identifiers import new_id
 from service.storage.mixtures import Parameters
+from service.storage.owner_limits import record_device_use
 from service.storage.owners import acting_for
 from service.storage.tables import FitRow
 
@@ -160,11 +161,13 @@ def _end(session: Session, held: Claim, status: str, progress: dict[str, Any] | 
 
 
 def _requeue(session: Session, held: Claim, *, n_workers_lost: int) -> bool:
+    record_device_use(session, held.fit_id)
     statement = (
         update(FitRow)
         .where(*_held(held))
         .values(
             status="queued",
+            claimed_at=None,
             token=None,
             worker_id=None,
             lease_expires_at=None,

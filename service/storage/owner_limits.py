@@ -1,0 +1,128 @@
+"""What one owner may have at a time and use in a day; who asks holds the owner's lock until its commit."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Any
+
+from sqlalchemy import Select, func, literal, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from service.errors import LimitReached
+from service.storage.columns import seconds_since
+from service.storage.database import Database
+from service.storage.owners import acting_owner
+from service.storage.tables import LIVE_SQL, DatasetRow, DeviceUseRow, FitRow
+
+_QUEUE_RETRY_SECONDS = 10
+_STORAGE_RETRY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class OwnerLimits:
+    """Limits of every owner; None where there is none. Sizes in bytes, durations in seconds."""
+
+    queued_fits: int | None = None
+    stored_bytes: int | None = None
+    device_seconds: float | None = None
+
+
+def require_room_for_fit(database: Database, session: Session, limits: OwnerLimits) -> None:
+    """Refuses a fit beyond what its owner may have in the queue, or use of devices today.
+
+    Raises:
+        LimitReached: It is beyond.
+    """
+    if limits.queued_fits is None and limits.device_seconds is None:
+        return
+    owner = _locked(database, session)
+    if limits.queued_fits is not None:
+        n_queued = session.scalar(_of(owner, func.count(), FitRow, LIVE_SQL, FitRow.status == "queued")) or 0
+        if n_queued >= limits.queued_fits:
+            raise LimitReached(
+                "QUEUED_FITS_LIMIT",
+                f"{n_queued} fits of {owner} are queued already, as many as may be; wait, or cancel some.",
+                "queued-fits",
+                limits.queued_fits,
+                _QUEUE_RETRY_SECONDS,
+            )
+    if limits.device_seconds is not None:
+        used = device_seconds_today(session, owner)
+        if used >= limits.device_seconds:
+            raise LimitReached(
+                "DEVICE_SECONDS_LIMIT",
+                f"The fits of {owner} have held devices for {used:.0f} s today (UTC), of "
+                f"{limits.device_seconds:g} that they may; come back tomorrow.",
+                "device-seconds",
+                limits.device_seconds,
+                _seconds_to_midnight(),
+            )
+
+
+def require_room_for_points(
+    database: Database, session: Session, limits: OwnerLimits, size_bytes: int
+) -> None:
+    """Refuses points beyond what their owner may store; equal points of several datasets count for each.
+
+    Raises:
+        LimitReached: They are beyond.
+    """
+    if limits.stored_bytes is None:
+        return
+    owner = _locked(database, session)
+    stored = session.scalar(_of(owner, func.coalesce(func.sum(DatasetRow.size_bytes), 0), DatasetRow)) or 0
+    if stored + size_bytes > limits.stored_bytes:
+        raise LimitReached(
+            "STORED_BYTES_LIMIT",
+            f"{owner} stores {stored} bytes of points; with {size_bytes} more they would be beyond the "
+            f"{limits.stored_bytes} that it may store. Delete datasets that are no longer needed.",
+            "stored-bytes",
+            limits.stored_bytes,
+            _STORAGE_RETRY_SECONDS,
+        )
+
+
+def device_seconds_today(session: Session, owner: str) -> float:
+    """Returns how long an owner's fits have held devices today (UTC), those that still do included."""
+    today = _today()
+    ended = select(DeviceUseRow.seconds).where(DeviceUseRow.owner == owner, DeviceUseRow.day == today)
+    held = func.coalesce(func.sum(seconds_since(FitRow.claimed_at)), 0.0)
+    running = session.scalar(_of(owner, held, FitRow, LIVE_SQL, FitRow.status == "running"))
+    return float(session.scalar(ended) or 0.0) + float(running or 0.0)
+
+
+def record_device_use(session: Session, fit_id: str) -> None:
+    """Adds how long a fit's last claim has held its device to what its owner has used."""
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    use = (sqlite.insert if is_sqlite else postgresql.insert)(DeviceUseRow).from_select(
+        ["owner", "day", "seconds"],
+        select(FitRow.owner, literal(_today()), seconds_since(FitRow.claimed_at)).where(
+            FitRow.id == fit_id, FitRow.claimed_at.is_not(None)
+        ),
+    )
+    session.execute(
+        use.on_conflict_do_update(
+            index_elements=["owner", "day"], set_={"seconds": DeviceUseRow.seconds + use.excluded.seconds}
+        )
+    )
+
+
+def _locked(database: Database, session: Session) -> str:
+    owner = acting_owner()
+    database.lock(session, f"limits of {owner}")
+    return owner
+
+
+def _of(owner: str, wanted: Any, table: Any, *conditions: Any) -> Select[Any]:
+    return select(wanted).select_from(table).where(table.owner == owner, *conditions)
+
+
+def _today() -> Any:
+    return datetime.now(UTC).date()
+
+
+def _seconds_to_midnight() -> int:
+    now = datetime.now(UTC)
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return ceil((midnight - now).total_seconds())
