@@ -184,8 +184,14 @@ class Optimum(Answer):
     model_config = ConfigDict(extra="allow")
 
     mean_log_likelihood: Annotated[float | str | None, Field(description="null: the restart collapsed")]
-    hits: int
-    outcome: str
+    hits: Annotated[int, Field(description="restarts known to have ended there")]
+    outcome: Annotated[
+        str,
+        Field(
+            description="converged, max_steps_reached, collapsed, non_finite; or left_behind: behind the best"
+            " by more than it could expect to gain, and not followed to its end"
+        ),
+    ]
     smallest_eigenvalue: Annotated[float | str | None, Field(description="in units of feature variances")]
     smallest_weight: float | str | None
     spurious: Annotated[bool, Field(description="a component sits at the regularisation floor")]
