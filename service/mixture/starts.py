@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from service.mixture.blocked_points import in_memory
 from service.mixture.components import Components, concatenate
 from service.mixture.families import Family
 from service.mixture.families.family import invert_cholesky
@@ -68,7 +69,7 @@ def clustered_start(
         likelihood in multivariate Gaussian mixture models", 2003.
     """
     sample = _subsample(data, n_components, generators[0].initial_seed())
-    points = sample.points.T.double().cpu().contiguous()
+    points = in_memory(sample.points).T.double().cpu().contiguous()
     flat = points if family.common_scale else _whiten(points)
     if n_components * data.n_features**2 > MANY_NUMBERS:
         lloyd_steps = lloyd_steps[:2]
