@@ -131,14 +131,29 @@ def _require_device(services: Services, session: Session, request: FitRequest, d
             ("device",), f"no worker has it; devices of workers: {there}", code="DEVICE_UNAVAILABLE"
         )
     if able:
-        needed = estimate_fit_bytes(dataset.n_samples, dataset.n_features, _options(request))
-        largest = max(device.memory_bytes for device in able)
+        needed, largest = _needed_and_there(request, dataset, able)
         if needed > largest:
             raise Unprocessable(
                 f"The fit needs about {needed} bytes of memory; the largest worker has {largest}. "
                 "Use fewer components or restarts, a simpler covariance_type, or fewer points.",
                 code="FIT_TOO_LARGE",
             )
+
+
+def _needed_and_there(
+    request: FitRequest, dataset: DatasetRow, able: list[workers.Device]
+) -> tuple[int, int]:
+    """Returns how many bytes the fit needs, and has, on the device where it has the most to spare."""
+    shape = dataset.n_samples, dataset.n_features
+    pairs = [
+        (estimate_fit_bytes(*shape, _options(request), _type_of(request, device)), device.memory_bytes)
+        for device in able
+    ]
+    return max(pairs, key=lambda pair: pair[1] - pair[0])
+
+
+def _type_of(request: FitRequest, device: workers.Device) -> str:
+    return "cpu" if request.device == "cpu" else device.type
 
 
 def _options(request: FitRequest) -> FitOptions:

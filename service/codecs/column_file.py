@@ -1,6 +1,8 @@
 """Columns of numbers in a file: uncompressed Arrow IPC, whose record batches are read as they lie."""
 
+import mmap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 BATCH_ROWS = 65_536
+_BATCH_NUMBERS = 1 << 20
+# Torch wants memory that may be written to, and a write must not reach the file. Without MAP_NORESERVE, which
+# not every Python has a name for, the kernel would refuse to map so what is larger than its memory.
+_PRIVATE = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+def batch_rows(n_columns: int) -> int:
+    """Returns how many rows a full batch of so many columns has."""
+    return max(1, min(BATCH_ROWS, _BATCH_NUMBERS // n_columns))
 
 
 class ColumnFileWriter:
-    """Writes rows, column by column within each record batch.
+    """Writes rows, column by column within each record batch; all batches but the last are full.
 
     Args:
         path: The file to make.
@@ -21,27 +32,59 @@ class ColumnFileWriter:
     """
 
     def __init__(self, path: Path, n_columns: int, dtype: str) -> None:
-        self._dtype = np.dtype(dtype)
-        self._schema = pa.schema([(f"c{i}", pa.from_numpy_dtype(self._dtype)) for i in range(n_columns)])
+        kind = np.dtype(dtype)
+        self._schema = pa.schema([(f"c{i}", pa.from_numpy_dtype(kind)) for i in range(n_columns)])
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, self._schema)
+        self._batch = np.empty((n_columns, batch_rows(n_columns)), dtype=kind)
+        self._filled = 0
 
     def append(self, rows: NDArray[Any]) -> None:
         """Adds rows (n, C)."""
-        for start in range(0, len(rows), BATCH_ROWS):
-            columns = np.ascontiguousarray(rows[start : start + BATCH_ROWS].T, dtype=self._dtype)
-            self._writer.write_batch(
-                pa.record_batch([pa.array(column) for column in columns], schema=self._schema)
-            )
+        start = 0
+        while start < len(rows):
+            stop = min(len(rows), start + self._batch.shape[1] - self._filled)
+            self._batch[:, self._filled : self._filled + stop - start] = rows[start:stop].T
+            self._filled += stop - start
+            start = stop
+            if self._filled == self._batch.shape[1]:
+                self._write()
+
+    def _write(self) -> None:
+        columns = [pa.array(column[: self._filled]) for column in self._batch]
+        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._filled = 0
 
     def close(self) -> None:
         """Writes the footer and closes the file."""
+        if self._filled:
+            self._write()
         self._writer.close()
         self._sink.close()
 
     def abandon(self) -> None:
         """Closes the file as it is, without writing more; after `close` it does nothing."""
         self._sink.close()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the numbers of a mapped file of doubles are.
+
+    Number c of row n, in batch b with starts[b] <= n < starts[b + 1], is
+    `numbers[offsets[b] + c * strides[b] + n - starts[b]]`.
+
+    Attributes:
+        numbers: The whole file as doubles, heads of batches and all; writing to it changes no file.
+        starts: (B + 1,) int64, the number of each batch's first row, then of all rows.
+        offsets: (B,) int64.
+        strides: (B,) int64.
+    """
+
+    numbers: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    strides: NDArray[np.int64]
 
 
 class ColumnFile:
@@ -53,7 +96,10 @@ class ColumnFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, _PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._buffer = pa.py_buffer(self._map)
+        self._reader = pa.ipc.open_file(self._buffer)
         self.n_columns = len(self._reader.schema)
         self._lengths = [self._reader.get_batch(i).num_rows for i in range(self._reader.num_record_batches)]
         self.n_rows = sum(self._lengths)
@@ -68,6 +114,18 @@ class ColumnFile:
                 whole[column, start : start + length] = values.to_numpy()
             start += length
         return whole
+
+    def layout(self) -> Layout:
+        """Returns where the values are, for a reader that looks at them without a copy."""
+        numbers = np.frombuffer(self._map, np.float64, len(self._map) // 8)
+        places = []
+        for index in range(len(self._lengths)):
+            batch = self._reader.get_batch(index)
+            addresses = [batch.column(c).buffers()[1].address for c in range(min(2, self.n_columns))]
+            places.append([(address - self._buffer.address) // 8 for address in addresses])
+        offsets = np.array([place[0] for place in places], np.int64)
+        strides = np.array([place[-1] - place[0] for place in places], np.int64)
+        return Layout(numbers, np.cumsum([0, *self._lengths], dtype=np.int64), offsets, strides)
 
     def rows(self, offset: int = 0, limit: int | None = None) -> Iterator[NDArray[Any]]:
         """Yields rows (n, C) from `offset` on, batch by batch, `limit` of them in all."""

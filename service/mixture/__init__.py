@@ -1,9 +1,10 @@
 """The numerical core: mixtures, their densities, and fits by gradient descent. Torch and numpy, no I/O."""
 
+from service.mixture.blocked_points import BlockedPoints, Points
 from service.mixture.fit import fit
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.invalid import InvalidFit, InvalidMixture
-from service.mixture.memory import estimate_fit_bytes
+from service.mixture.memory import estimate_fit_bytes, stays_on_disk
 from service.mixture.options import COVARIANCE_TYPES, CRITERIA, INITIALIZATIONS, OPTIMIZERS, FitOptions
 from service.mixture.progress import Outcome, Progress
 from service.mixture.recovery import recover
@@ -14,14 +15,17 @@ __all__ = [
     "CRITERIA",
     "INITIALIZATIONS",
     "OPTIMIZERS",
+    "BlockedPoints",
     "FitOptions",
     "FitReport",
     "GaussianMixture",
     "InvalidFit",
     "InvalidMixture",
     "Outcome",
+    "Points",
     "Progress",
     "estimate_fit_bytes",
     "fit",
     "recover",
+    "stays_on_disk",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.mixture.blocked_points import Points
 from service.mixture.components import Components
 
 CHUNK_NUMBERS = 1 << 18
@@ -31,7 +32,7 @@ class CentredSums:
 
 
 def centred_sums(
-    points: Tensor, weights: Tensor | None, components: Components, regularization: float
+    points: Points, weights: Tensor | None, components: Components, regularization: float
 ) -> CentredSums:
     """Statistics of points (D, N) with weights (N,) under R x K components, by |(x - mean) U|^2.
 

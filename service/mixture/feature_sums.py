@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from service.mixture.blocked_points import Points, in_memory
 from service.mixture.features import QuadraticFeatures
 from service.mixture.parallel import run_parallel
 from service.mixture.small_sums import SMALL_NUMBERS, SmallSums
@@ -30,12 +31,12 @@ class FeatureSums:
     bit: the shapes of its products, its chunks and its slices follow from K, F and N alone.
     """
 
-    def __init__(self, points: Tensor, weights: Tensor | None, features: QuadraticFeatures) -> None:
+    def __init__(self, points: Points, weights: Tensor | None, features: QuadraticFeatures) -> None:
         self.features = features
         self._points = points
         self._weights = weights
         kept_bytes = features.n_rows * points.shape[1] * points.element_size()
-        self.kept = features.rows_of(points) if kept_bytes <= KEPT_FEATURES_BYTES else None
+        self.kept = features.rows_of(in_memory(points)) if kept_bytes <= KEPT_FEATURES_BYTES else None
         self._free_buffers: list[tuple[int, Buffers]] = []
         self._small: SmallSums | None = None
         if self.kept is not None and points.device.type == "cpu":

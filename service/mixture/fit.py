@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from service.mixture.blocked_points import Points, blocks_of, extremes, only
 from service.mixture.candidates import Candidate, run_candidate
 from service.mixture.families import FAMILIES
 from service.mixture.invalid import InvalidFit
@@ -22,7 +23,7 @@ Watcher = Callable[[Progress], str | None]
 
 
 def fit(
-    points: Tensor,
+    points: Points,
     options: FitOptions,
     *,
     sample_weights: Tensor | None = None,
@@ -35,7 +36,8 @@ def fit(
     """Fits every candidate of the options and reports the best by their criterion.
 
     Args:
-        points: (D, N), feature by feature, float64 or float32, finite, in data units.
+        points: (D, N), feature by feature, float64 or float32, finite, in data units; those that are too
+            many for the memory stay where they lie.
         options: everything else that the fit depends on.
         sample_weights: (N,) how often each point counts; zero leaves it out.
         device: where the passes over the data run.
@@ -118,24 +120,25 @@ class _Run:
         return on_step
 
 
-def _identity(points: Tensor, options: FitOptions) -> list[object]:
+def _identity(points: Points, options: FitOptions) -> list[object]:
     """What tells this fit from another: the shape and a sum of its points, and its options."""
     start = {key: value for key, value in options.initialization.items() if key != "mixture"}
     plain = {**vars(options), "optimizer": dict(options.optimizer), "initialization": start}
-    return [*points.shape, float(points.double().sum()), plain]
+    total = sum(float(points[:, columns].double().sum()) for columns in blocks_of(points))
+    return [*points.shape, total, plain]
 
 
-Points = tuple[Tensor, Tensor | None]
+Weighted = tuple[Points, Tensor | None]
 
 
-def _checked(points: Tensor, weights: Tensor | None, options: FitOptions) -> Points:
+def _checked(points: Points, weights: Tensor | None, options: FitOptions) -> Weighted:
     """The points that count, with their weights; or the reason why there is nothing to fit."""
     if points.ndim != 2 or points.shape[0] < 1 or points.shape[1] < 1:
         raise InvalidFit(
             f"points has shape {tuple(points.shape)}; it must be (D, N), neither zero", ("dataset",)
         )
     # A NaN or an infinity shows in the extremes, which need no copy of the points.
-    if not all(torch.isfinite(end) for end in torch.aminmax(points)):
+    if not all(bool(torch.isfinite(end).all()) for end in extremes(points)):
         raise InvalidFit("points must be finite; there is a NaN or an infinity", ("dataset",))
     if weights is not None:
         if weights.shape != points.shape[1:]:
@@ -151,7 +154,7 @@ def _checked(points: Tensor, weights: Tensor | None, options: FitOptions) -> Poi
                 "all weights are zero: no point counts; give some a weight", ("dataset", "weights")
             )
         if not bool(counted.all()):
-            points, weights = points[:, counted], weights[counted]
+            points, weights = only(points, counted.nonzero()[:, 0]), weights[counted]
     n_samples, most = points.shape[1], max(options.n_components)
     kept = n_samples - _n_held_out(n_samples, options)
     if kept < most:
@@ -168,7 +171,7 @@ def _n_held_out(n_samples: int, options: FitOptions) -> int:
     return max(1, round(options.held_out_fraction * n_samples))
 
 
-def _split(points: Tensor, weights: Tensor | None, options: FitOptions) -> tuple[Points, Points | None]:
+def _split(points: Points, weights: Tensor | None, options: FitOptions) -> tuple[Weighted, Weighted | None]:
     """The points to learn from, and those to judge by when the criterion is held_out."""
     n_held_out = _n_held_out(points.shape[1], options)
     if n_held_out == 0:
@@ -176,7 +179,7 @@ def _split(points: Tensor, weights: Tensor | None, options: FitOptions) -> tuple
     generator = torch.Generator().manual_seed(options.seed)
     order = torch.randperm(points.shape[1], generator=generator)
 
-    def part(index: Tensor) -> Points:
-        return points[:, index], None if weights is None else weights[index]
+    def part(index: Tensor) -> Weighted:
+        return only(points, index), None if weights is None else weights[index]
 
     return part(order[n_held_out:].sort().values), part(order[:n_held_out].sort().values)

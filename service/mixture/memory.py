@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from service.mixture.blocked_points import BLOCK_NUMBERS
 from service.mixture.families import FAMILIES
 from service.mixture.feature_sums import (
     CHUNK_BYTES,
@@ -17,22 +18,34 @@ from service.mixture.starts import SUBSAMPLE, SUBSAMPLE_PER_COMPONENT, SUBSAMPLE
 
 # What torch and its threads take beside tensors once a fit has run.
 OVERHEAD_BYTES = 64 << 20
+# A larger dataset is not copied into memory, which makes a pass on a CPU slower by a fifth or so.
+LARGEST_COPIED_BYTES = 128 << 20
 
 
-def estimate_fit_bytes(n_samples: int, n_features: int, options: FitOptions) -> int:
+def stays_on_disk(n_samples: int, n_features: int) -> bool:
+    """Whether a fit on a CPU looks at its points where they are stored, in a mapped file."""
+    return 8 * n_samples * n_features > LARGEST_COPIED_BYTES
+
+
+def estimate_fit_bytes(n_samples: int, n_features: int, options: FitOptions, device_type: str = "cpu") -> int:
     """An upper estimate of a fit's memory in bytes, the given points included.
 
     Args:
         n_samples: N.
         n_features: D.
         options: of the fit.
+        device_type: cpu or cuda.
     """
     item = 4 if options.dtype == "float32" else 8
     most = max(options.n_components)
     diagonal = all(FAMILIES[name].diagonal for name in options.covariance_type)
     covariance = n_features if diagonal else n_features * n_features
-    # Given points, the standardised ones, and the copy of a split when some are held out.
-    data = n_samples * (n_features * (8 + 8 + item) + 2 * 8)
+    if device_type == "cpu" and stays_on_disk(n_samples, n_features):
+        # A few blocks of points, and which points are held out or have a weight.
+        data = 4 * 8 * BLOCK_NUMBERS + 4 * 8 * n_samples
+    else:
+        # Given points, the standardised ones, and the copy of a split when some are held out.
+        data = n_samples * (n_features * (8 + 8 + item) + 2 * 8)
     rows = options.n_init * most
     mixtures = 8 * rows * (1 + n_features + covariance)
     histories = 2 * max(em.MEMORY, lbfgs.MEMORY) + 24

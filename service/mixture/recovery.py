@@ -8,20 +8,21 @@ import torch
 from torch import Tensor
 
 from service.mixture.assignment import cheapest_assignment
+from service.mixture.blocked_points import BLOCK_NUMBERS, Points
 from service.mixture.gaussian_mixture import GaussianMixture
 
 DIVERGENCE_SAMPLES = 20_000
 
 
 def recover(
-    gold: GaussianMixture, fitted: GaussianMixture, points: Tensor, components: Tensor, *, seed: int = 0
+    gold: GaussianMixture, fitted: GaussianMixture, points: Points, components: Tensor, *, seed: int = 0
 ) -> dict[str, Any]:
     """Errors of the fitted components, each matched with a gold one, and of the mixture as a whole.
 
     Args:
         gold: the true mixture.
         fitted: the learned one; it may have another number of components.
-        points: (N, D) float64.
+        points: (D, N) float64.
         components: (N,) int64, the gold component of each point.
         seed: of the Monte Carlo estimate of KL(gold || fitted).
 
@@ -30,7 +31,7 @@ def recover(
     """
     pairs = cheapest_assignment(_symmetric_divergences(gold, fitted).tolist())
     matching = [_compared(gold, fitted, i, j) for i, j in pairs]
-    labels = fitted.responsibilities(points).argmax(1)
+    labels = _labels(fitted, points)
     return {
         "matching": matching,
         "largest_weight_error": max(pair["weight_error"] for pair in matching),
@@ -39,6 +40,13 @@ def recover(
         "kl": _divergence(gold, fitted, seed),
         "adjusted_rand_index": adjusted_rand_index(components, labels),
     }
+
+
+def _labels(fitted: GaussianMixture, points: Points) -> Tensor:
+    """The likeliest component of each of points (D, N), (N,) int64; the posteriors are never whole."""
+    step = max(1, BLOCK_NUMBERS // (fitted.n_components + fitted.n_features))
+    parts = (points[:, start : start + step].T for start in range(0, points.shape[1], step))
+    return torch.cat([fitted.responsibilities(part).argmax(1) for part in parts])
 
 
 def _compared(gold: GaussianMixture, fitted: GaussianMixture, i: int, j: int) -> dict[str, Any]:

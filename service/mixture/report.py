@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.mixture.blocked_points import Points, blocks_of
 from service.mixture.candidates import Candidate, Optimum
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.options import FitOptions
 from service.mixture.scores import Scores, log_likelihood, score
-from service.mixture.standardization import BLOCK
 
 _INTERRUPTIONS = {
     "cancelled": "the fit was cancelled before it ended",
@@ -78,9 +78,9 @@ class Table:
         self,
         options: FitOptions,
         candidates: list[Candidate],
-        points: Tensor,
+        points: Points,
         weights: Tensor | None,
-        held_out: tuple[Tensor, Tensor | None] | None,
+        held_out: tuple[Points, Tensor | None] | None,
     ) -> None:
         self._options = options
         self._candidates = candidates
@@ -202,18 +202,17 @@ class Table:
         return FitReport(outcome, message, None, result)
 
 
-def _weighted_covariance(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def _weighted_covariance(points: Points, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D) of points (D, N), float64, block by block."""
     n_features, n_samples = points.shape
     total = float(n_samples) if weights is None else float(weights.sum(dtype=torch.float64))
     mean = torch.zeros(n_features, dtype=torch.float64)
     covariance = torch.zeros(n_features, n_features, dtype=torch.float64)
-    blocks = [slice(start, start + BLOCK) for start in range(0, n_samples, BLOCK)]
-    for columns in blocks:
+    for columns in blocks_of(points):
         part = points[:, columns].double()
         mean += part.sum(1) if weights is None else part @ weights[columns].double()
     mean /= total
-    for columns in blocks:
+    for columns in blocks_of(points):
         centred = points[:, columns].double() - mean[:, None]
         weighted = centred if weights is None else centred * weights[columns].double()
         covariance += weighted @ centred.T

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from service.mixture import density
+from service.mixture.blocked_points import Points
 from service.mixture.gaussian_mixture import GaussianMixture
 
 
@@ -34,7 +35,7 @@ class Scores:
     icl: float
 
 
-def score(mixture: GaussianMixture, points: Tensor, weights: Tensor | None, n_parameters: int) -> Scores:
+def score(mixture: GaussianMixture, points: Points, weights: Tensor | None, n_parameters: int) -> Scores:
     """Scores of a mixture on points (D, N) in data units, each counting weights (N,) times.
 
     N in the BIC is the sum of the weights, so that a point of weight two counts as two points.
@@ -45,12 +46,12 @@ def score(mixture: GaussianMixture, points: Tensor, weights: Tensor | None, n_pa
     return Scores(log_likelihood, bic, 2 * n_parameters - 2 * log_likelihood, bic - 2 * hardness)
 
 
-def log_likelihood(mixture: GaussianMixture, points: Tensor, weights: Tensor | None) -> float:
+def log_likelihood(mixture: GaussianMixture, points: Points, weights: Tensor | None) -> float:
     """The total log-likelihood of points (D, N) in data units, in nats, weights counted."""
     return _sums(mixture, points, weights)[0]
 
 
-def _sums(mixture: GaussianMixture, points: Tensor, weights: Tensor | None) -> tuple[float, float]:
+def _sums(mixture: GaussianMixture, points: Points, weights: Tensor | None) -> tuple[float, float]:
     """sum_n w_n log density and sum_n w_n ln max_k r_nk."""
     chunk = max(1, density.CHUNK_NUMBERS // mixture.means.numel())
     likelihoods, hardnesses = [], []

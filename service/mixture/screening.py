@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.mixture.blocked_points import in_memory
 from service.mixture.components import Components, concatenate
 from service.mixture.families import Family
 from service.mixture.optimizers.em_coordinates import coordinates, from_coordinates
@@ -127,7 +128,7 @@ def _behind(densities: Tensor, values: list[float], floored: list[bool], n_sampl
 def _log_densities(statistics: StatisticsPass, components: Components) -> Tensor:
     """Log-densities (R, n) of some points, float64, nats; rounding does not matter here."""
     features = statistics.features
-    points = statistics.data.points
+    points = in_memory(statistics.data.points)
     some = points[:, :: max(1, points.shape[1] // PROBES)].double()
     theta = features.coefficients(components, 0.0)
     log_densities: Tensor = torch.logsumexp(theta @ features.rows_of(some), dim=1)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from service.mixture.blocked_points import BlockedPoints, Points, blocks_of
 from service.mixture.components import Components
 from service.mixture.invalid import InvalidFit
-
-BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +17,15 @@ class StandardizedPoints:
     """What a fit reads: the points on their device, and the way back to data units.
 
     Attributes:
-        points: (D, N), feature by feature, in the fit's dtype on the fit's device.
+        points: (D, N), feature by feature, in the fit's dtype on the fit's device; or, on the CPU, where they
+            lie, standardised as they are looked at.
         weights: (N,) float64 on the same device, or None when every point counts once.
         total_weight: the sum of the weights, N without them.
         shift: (D,) float64 on the CPU, data units.
         scale: (D,) float64 on the CPU, data units; the same for all features when the family needs it.
     """
 
-    points: Tensor
+    points: Points
     weights: Tensor | None
     total_weight: float
     shift: Tensor
@@ -73,7 +72,7 @@ class StandardizedPoints:
 
 
 def standardize(
-    points: Tensor, sample_weights: Tensor | None, *, common_scale: bool, dtype: torch.dtype, device: str
+    points: Points, sample_weights: Tensor | None, *, common_scale: bool, dtype: torch.dtype, device: str
 ) -> StandardizedPoints:
     """The points shifted and scaled feature by feature.
 
@@ -101,9 +100,13 @@ def standardize(
     scale = variance.sqrt()
     if common_scale:
         scale = variance.mean().sqrt().expand_as(scale).clone()
-    standard = torch.empty(points.shape, dtype=dtype, device=device)
-    for columns in _blocks(points.shape[1]):
-        standard[:, columns] = ((points[:, columns].double() - shift[:, None]) / scale[:, None]).to(dtype)
+    standard: Points
+    if isinstance(points, BlockedPoints) and device == "cpu":
+        standard = points.standardized(shift, scale, dtype)
+    else:
+        standard = torch.empty(points.shape, dtype=dtype, device=device)
+        for columns in blocks_of(points):
+            standard[:, columns] = ((points[:, columns].double() - shift[:, None]) / scale[:, None]).to(dtype)
     total = float(points.shape[1])
     weights = None if sample_weights is None else sample_weights.double().to(device)
     if weights is not None:
@@ -111,24 +114,18 @@ def standardize(
     return StandardizedPoints(standard, weights, total, shift.cpu(), scale.cpu())
 
 
-def _moments(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _moments(points: Points, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, variance and largest size of each feature, (D,) float64, in two sweeps to keep digits."""
     n_features, n_samples = points.shape
     total = float(n_samples) if weights is None else float(weights.sum(dtype=torch.float64))
     mean = torch.zeros(n_features, dtype=torch.float64, device=points.device)
     variance, largest = mean.clone(), mean.clone()
-    for columns in _blocks(n_samples):
+    for columns in blocks_of(points):
         part = points[:, columns].double()
         largest = torch.maximum(largest, part.abs().amax(dim=1))
         mean += part.sum(1) if weights is None else part @ weights[columns].double()
     mean /= total
-    for columns in _blocks(n_samples):
+    for columns in blocks_of(points):
         squares = (points[:, columns].double() - mean[:, None]).square_()
         variance += squares.sum(1) if weights is None else squares @ weights[columns].double()
     return mean, variance / total, largest
-
-
-def _blocks(n_samples: int) -> Iterator[slice]:
-    """Columns in blocks that keep temporary copies small beside the points."""
-    for start in range(0, n_samples, BLOCK):
-        yield slice(start, start + BLOCK)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from service.mixture.blocked_points import in_memory
 from service.mixture.components import Components
 from service.mixture.families import Family
 from service.mixture.families.family import invert_cholesky
@@ -94,7 +95,7 @@ def clustered_start(
     """
     sample = _subsample(data, n_components, generators[0].initial_seed())
     n_sets = _n_sets(n_components, sample, len(lloyd_steps))
-    points: Array = sample.points.T.double().cpu().numpy()
+    points: Array = in_memory(sample.points).T.double().cpu().numpy()
     shift = points.mean(0)
     flat = points - shift
     unwhiten = None

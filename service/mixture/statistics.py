@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.mixture.blocked_points import extremes
 from service.mixture.centred import centred_sums
 from service.mixture.components import Components
 from service.mixture.feature_sums import FeatureSums
@@ -93,7 +94,7 @@ class StatisticsPass:
             self.features = (RadialFeatures if radial else SquareFeatures)(data.n_features)
         else:
             self.features = PairFeatures(data.n_features, self.device)
-        lowest, highest = torch.aminmax(data.points, dim=1)  # abs() would copy the points
+        lowest, highest = extremes(data.points)  # abs() would copy the points
         self._largest = torch.maximum(-lowest, highest).double()
         self._weights = None if data.weights is None else data.weights.to(self.dtype)
         self._sums = FeatureSums(data.points, self._weights, self.features)

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from service.mixture import FitOptions, FitReport, GaussianMixture, InvalidFit, Progress, fit, recover
+from service.codecs.column_file import ColumnFile
+from service.mixture import (
+    BlockedPoints,
+    FitOptions,
+    FitReport,
+    GaussianMixture,
+    InvalidFit,
+    Points,
+    Progress,
+    fit,
+    recover,
+    stays_on_disk,
+)
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim
 from service.worker.messages import Ended, Failed, Start, Stopped, Succeeded
@@ -43,13 +55,13 @@ def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep
 
 def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep) -> Ended:
     claim = start.claim
-    points = store.open(claim.dataset_sha256).columns()
+    points = _points(store.open(claim.dataset_sha256))
     weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
     report = _resumed(
         claim,
         partial(
             fit,
-            torch.from_numpy(points),
+            points,
             options_of(claim.request),
             sample_weights=None if weights is None else torch.from_numpy(weights),
             device="cpu" if claim.request["device"] == "cpu" else device,
@@ -63,6 +75,20 @@ def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Kee
     if report.mixture is None:
         return Failed("FIT_COLLAPSED", report.message)
     return Succeeded(_result(claim, store, points, report, report.mixture), parameters_of(report.mixture))
+
+
+def _points(file: ColumnFile) -> Points:
+    """Returns a dataset's points (D, N): few of them in memory, many where they lie in their mapped file."""
+    if not stays_on_disk(file.n_rows, file.n_columns):
+        return torch.from_numpy(file.columns())
+    layout = file.layout()
+    return BlockedPoints(
+        file.n_columns,
+        torch.from_numpy(layout.numbers),
+        torch.from_numpy(layout.starts),
+        torch.from_numpy(layout.offsets),
+        torch.from_numpy(layout.strides),
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -116,7 +142,7 @@ def parameters_of(mixture: GaussianMixture) -> dict[str, Any]:
 def _result(
     claim: Claim,
     store: DatasetStore,
-    points: np.ndarray[Any, Any],
+    points: Points,
     report: FitReport,
     mixture: GaussianMixture,
 ) -> dict[str, Any]:
@@ -131,13 +157,11 @@ def _result(
 
 
 def _recovery(
-    claim: Claim, store: DatasetStore, points: np.ndarray[Any, Any], mixture: GaussianMixture
+    claim: Claim, store: DatasetStore, points: Points, mixture: GaussianMixture
 ) -> dict[str, Any] | None:
     if claim.gold is None or claim.components_sha256 is None:
         return None
     names = ("weights", "means", "covariances", "covariance_type", "standard_deviations", "correlations")
     gold = GaussianMixture.from_parameters(**{name: claim.gold[name] for name in names if name in claim.gold})
     components = store.open(claim.components_sha256).columns()[0]
-    return recover(
-        gold, mixture, torch.from_numpy(points).T, torch.from_numpy(components), seed=claim.request["seed"]
-    )
+    return recover(gold, mixture, points, torch.from_numpy(components), seed=claim.request["seed"])
