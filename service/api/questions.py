@@ -81,7 +81,7 @@ def samples(
     n_numbers = body.n_samples * (mixture.n_features + 1)
     require_servable(n_numbers, f"{body.n_samples} points", services.settings.max_answer_bytes)
     seed = secrets.randbits(53) if body.seed is None else body.seed
-    points, components = mixture.sample(body.n_samples, torch.Generator().manual_seed(seed))
+    points, components = mixture.sample(body.n_samples, seed)
     return JsonAnswer({"points": points.tolist(), "components": components.tolist(), "seed": seed})
 
 

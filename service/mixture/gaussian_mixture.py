@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -135,9 +136,29 @@ class GaussianMixture:
         """Posterior over the components for (N, D) float64 points: (N, K)."""
         return density.responsibilities(points, self.log_weights, self.means, self.precisions_cholesky)
 
-    def sample(self, n_samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Independent draws in order: points (n_samples, D) and their components (n_samples,) int64."""
-        return sampling.draw(self.weights, self.means, self.covariances_cholesky, n_samples, generator)
+    def sample(self, n_samples: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Independent draws in order: points (n_samples, D) and their components (n_samples,) int64.
+
+        The first points of a seed are the same however many are drawn.
+        """
+        points, components = zip(*self.sample_blocks(n_samples, seed), strict=True)
+        return torch.cat(points), torch.cat(components)
+
+    def sample_blocks(self, n_samples: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `sample` returns, in runs of `sample_block_rows` points."""
+        rows = self.sample_block_rows
+        for block, start in enumerate(range(0, n_samples, rows)):
+            yield self.sample_block(seed, block, min(rows, n_samples - start))
+
+    def sample_block(self, seed: int, block: int, n_samples: int) -> tuple[Tensor, Tensor]:
+        """The first so many of the points that `sample` has from block * sample_block_rows on."""
+        lower = self.covariances_cholesky
+        return sampling.draw_block(self.weights, self.means, lower, seed, block, n_samples)
+
+    @property
+    def sample_block_rows(self) -> int:
+        """How many points a block of samples has."""
+        return sampling.block_rows(self.n_features)
 
     def in_canonical_order(self) -> GaussianMixture:
         """The same mixture with components by falling weight, ties by first mean, then the other means."""
