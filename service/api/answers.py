@@ -45,7 +45,7 @@ def negotiate(request: Request, offered: Sequence[str]) -> str:
     return str(best)
 
 
-def json_only(request: Request) -> None:
+async def json_only(request: Request) -> None:
     """Refuses, before anything is done, a request whose answer in JSON would not be wanted."""
     negotiate(request, [JSON])
 

@@ -69,6 +69,7 @@ def test_a_component_of_width_a_millionth_beside_means_of_a_thousand():
 def test_one_point_gives_the_same_as_many():
     mixture = random_mixture(3, 2, seed=1)
     points = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    points[-3:] = torch.tensor([[1e200, 1.0], [-1e5, 3e4], [0.0, -1e300]], dtype=torch.float64)
     together = mixture.log_density(points)
     alone = torch.cat([mixture.log_density(point[None]) for point in points])
     torch.testing.assert_close(alone, together, rtol=1e-13, atol=1e-13)
@@ -109,6 +110,8 @@ def test_zero_weight_components_have_no_part():
     np.testing.assert_allclose(
         mixture.log_density(points), stats.norm(0, 1).logpdf(points[:, 0].numpy()), rtol=1e-12
     )
+    for point, value in zip(points, mixture.log_density(points), strict=True):
+        torch.testing.assert_close(mixture.log_density(point[None]), value[None], rtol=1e-13, atol=0)
     assert mixture.responsibilities(points)[:, 1].tolist() == [0.0, 0.0]
     assert (mixture.sample(1000, 0)[1] == 0).all()
 
