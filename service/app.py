@@ -92,4 +92,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     services.upkeep.close()
     services.watcher.close()
+    await services.prepared.close()
     services.database.close()

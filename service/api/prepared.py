@@ -99,6 +99,10 @@ class PreparedMixtures:
         self._drop((acting_owner(), mixture_id))
         await asyncio.sleep(_LONGEST_LEASE_SECONDS)
 
+    async def close(self) -> None:
+        """Returns when nothing is being read any more, so that the database can be closed."""
+        await asyncio.gather(*self._reading.values(), return_exceptions=True)
+
     def _read(self, key: _Key) -> "asyncio.Task[_Kept]":
         under_way = self._reading.get(key)
         if under_way is None or under_way.done():

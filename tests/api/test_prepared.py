@@ -2,9 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -14,6 +14,9 @@ from service.storage import mixtures
 from service.storage.database import Database, Session
 from service.storage.owners import acting_for
 from tests.serving import GOLD
+
+
+T = TypeVar("T")
 
 
 class Watched:
@@ -50,6 +53,19 @@ def replica(database: Database | Watched, **options: Any) -> PreparedMixtures:
     return PreparedMixtures(database, **options)  # type: ignore[arg-type]
 
 
+def run(scenario: Coroutine[Any, Any, T], *replicas: PreparedMixtures) -> T:
+    """Returns what a scenario returns, once the replicas read nothing more."""
+
+    async def whole() -> T:
+        try:
+            return await scenario
+        finally:
+            for one in replicas:
+                await one.close()
+
+    return asyncio.run(whole())
+
+
 def test_no_replica_answers_for_a_mixture_whose_deletion_is_over(database: Database) -> None:
     mixture_id = added(database)
     ours, theirs = replica(database), replica(database)
@@ -79,7 +95,7 @@ def test_no_replica_answers_for_a_mixture_whose_deletion_is_over(database: Datab
         await asking
         return over_at
 
-    assert max(answered_at, default=0.0) < asyncio.run(scenario())
+    assert max(answered_at, default=0.0) < run(scenario(), ours, theirs)
 
 
 def test_a_read_that_looked_before_the_deletion_is_not_believed_after_it(database: Database) -> None:
@@ -100,7 +116,7 @@ def test_a_read_that_looked_before_the_deletion_is_not_believed_after_it(databas
         with pytest.raises(NotFound):
             await late
 
-    asyncio.run(scenario())
+    run(scenario(), theirs)
 
 
 def test_many_questions_read_little(database: Database) -> None:
@@ -115,7 +131,7 @@ def test_many_questions_read_little(database: Database) -> None:
             await asyncio.sleep(0)
         return n_answers, now() - begun
 
-    n_answers, seconds = asyncio.run(scenario())
+    n_answers, seconds = run(scenario(), theirs)
     # One after each half of a lease, one at the start, one that may still be under way.
     assert watched.n_reads <= 2 + seconds / (LEASE_SECONDS / 2)
     assert watched.n_reads < n_answers / 20
@@ -131,6 +147,7 @@ def test_what_is_kept_is_bounded(database: Database, monkeypatch: pytest.MonkeyP
         before = watched.n_reads
         for mixture_id in (first, second, first, second):
             await theirs.get(mixture_id)
+        await theirs.close()
         return watched.n_reads - before
 
     n_bytes = asyncio.run(replica(watched).get(first)).n_bytes
@@ -148,17 +165,17 @@ def test_an_unknown_mixture_is_not_found_however_often(database: Database) -> No
                 with pytest.raises(NotFound):
                     await theirs.get(mixture_id)
 
-    asyncio.run(scenario())
+    run(scenario(), theirs)
 
 
 def test_what_one_owner_keeps_ready_is_no_others(database: Database) -> None:
     with acting_for("ours"):
         mixture_id = added(database)
-    kept = replica(database)
+    theirs = replica(database)
 
     async def ask(owner: str) -> None:
         with acting_for(owner):
-            await kept.get(mixture_id)
+            await theirs.get(mixture_id)
 
     async def scenario() -> None:
         for _ in range(2):
@@ -166,4 +183,4 @@ def test_what_one_owner_keeps_ready_is_no_others(database: Database) -> None:
             with pytest.raises(NotFound):
                 await ask("theirs")
 
-    asyncio.run(scenario())
+    run(scenario(), theirs)
