@@ -15,7 +15,6 @@ from service.storage.database import Database, Session
 from service.storage.owners import acting_for
 from tests.serving import GOLD
 
-
 T = TypeVar("T")
 
 
