@@ -11,8 +11,10 @@ from service.api import (
     datasets,
     docs,
     fit_events,
+    fit_plots,
     fits,
     health,
+    mixture_plots,
     mixtures,
     pages,
     problems,
@@ -69,7 +71,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = services
     # Questions come first, being asked the most often; events come before fits, which answer JSON only.
-    rooms = (questions, datasets, fit_events, fits, mixtures, health, pages)
+    rooms = (
+        questions, datasets, fit_events, fits, mixtures, mixture_plots, fit_plots, health, pages,
+    )  # fmt: skip
     routers = [room.router for room in rooms]
     # The one added last is the first to see a request.
     routes = [route for router in routers for route in router.routes]

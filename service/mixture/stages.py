@@ -10,7 +10,7 @@ import torch
 from service.mixture.components import Components, concatenate
 from service.mixture.journal import Journal, RestartEnd
 from service.mixture.optimizers import Objective, Optimizer
-from service.mixture.restarts import Watch, run_restarts
+from service.mixture.restarts import Sight, Watch, run_restarts
 from service.mixture.statistics import StatisticsPass
 
 # A sample of so many points, and so many for each free parameter, shows which optimum is the best.
@@ -70,9 +70,7 @@ def run_in_stages(
         return run("all", objective, starts, tolerance, watch)
     sampled = _sampled(objective, size, generators[0])
     loose = max(tolerance, SAMPLE_TOLERANCE)
-    rehearsed = run(
-        "sample", sampled, starts, loose, lambda step, _done, best, now: watch(step, 0, best, now)
-    )
+    rehearsed = run("sample", sampled, starts, loose, lambda sight: watch(replace(sight, n_ended=0)))
     share = size / objective.statistics.data.n_samples
     groups = _groups(sampled, rehearsed, loose)
     chosen = groups[:FINALISTS]
@@ -80,13 +78,14 @@ def run_in_stages(
     finals: list[RestartEnd] = []
     if chosen:
         finalists = concatenate([rehearsed[group[0]].components for group in chosen])
-        finals = run(
-            "finals",
-            objective,
-            lambda: finalists,
-            tolerance,
-            lambda step, done, best, now: watch(step, waiting + done, best, now),
-        )
+        before = max(end.n_steps for end in rehearsed)
+
+        def watch_finals(sight: Sight) -> str | None:
+            current = {chosen[place][0]: value for place, value in sight.current.items()}
+            ended = waiting + sight.n_ended
+            return watch(replace(sight, n_ended=ended, current=current, rehearsed=before))
+
+        finals = run("finals", objective, lambda: finalists, tolerance, watch_finals)
     return _combined(rehearsed, chosen, finals, share)
 
 
