@@ -9,8 +9,9 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api import subsample
 from service.api.drawing import FORMATS, Draw, Format, documented, picture, require_acceptable
-from service.api.mixtures import prepared, stored
+from service.api.mixtures import stored
 from service.api.services import Services, Use
+from service.api.specifications import mixture_of_row
 from service.errors import FieldError, NotFound, Unprocessable
 from service.mixture import GaussianMixture
 from service.storage import datasets, fits
@@ -87,7 +88,7 @@ def pair_of(features: str | None, n_features: int) -> tuple[int, int]:
 def _drawing(services: Services, mixture_id: str, kind: str, features: str | None) -> tuple[Draw, str]:
     """Returns what draws a mixture, and what names the picture."""
     row = stored(services, mixture_id)
-    mixture = prepared(row)
+    mixture = mixture_of_row(row)
     pair = pair_of(features, mixture.n_features)
     version = f"{mixture_id}-{kind}-{pair[0]}-{pair[1]}"
     if kind == "density":
@@ -115,7 +116,7 @@ def _dataset_of(services: Services, row: MixtureRow) -> DatasetRow | None:
 def _points(services: Services, mixture: GaussianMixture, dataset: DatasetRow | None) -> tuple[Any, Any]:
     """Returns points (n, D) with the component of each (n,): the likeliest, or the one it was drawn from."""
     if dataset is None:
-        points, labels = mixture.sample(MOST_POINTS, torch.Generator().manual_seed(0))
+        points, labels = mixture.sample(MOST_POINTS, 0)
         return points.numpy(), labels.numpy()
     taken = subsample.places(dataset.n_samples, MOST_POINTS, 0)
     rows = subsample.rows_at(services, dataset.sha256, taken)
