@@ -11,8 +11,10 @@ from service.api import (
     datasets,
     docs,
     fit_events,
+    fit_plots,
     fits,
     health,
+    mixture_plots,
     mixtures,
     pages,
     problems,
@@ -21,6 +23,7 @@ from service.api import (
 from service.api.answers import JsonAnswer
 from service.api.fit_watcher import FitWatcher
 from service.api.guard import Guard
+from service.api.prepared import PreparedMixtures
 from service.api.query import refuse_unknown
 from service.api.request_ids import RequestIds
 from service.api.services import Services
@@ -52,7 +55,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings.owner_max_queued_fits, settings.owner_max_stored_bytes, settings.owner_max_device_seconds
     )
     upkeep = Upkeep(settings, database, store)
-    services = Services(settings, database, store, FitWatcher(database), upkeep, limits)
+    watcher, prepared = FitWatcher(database), PreparedMixtures(database)
+    services = Services(settings, database, store, watcher, upkeep, limits, prepared)
     app = FastAPI(
         title="mixserve",
         version=version("mixserve"),
@@ -66,8 +70,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         dependencies=[Depends(refuse_unknown)],
     )
     app.state.services = services
-    # Events come before fits, which answer JSON only.
-    rooms = (datasets, fit_events, fits, mixtures, questions, health, pages)
+    # Questions come first, being asked the most often; events come before fits, which answer JSON only.
+    rooms = (
+        questions, datasets, fit_events, fits, mixtures, mixture_plots, fit_plots, health, pages,
+    )  # fmt: skip
     routers = [room.router for room in rooms]
     # The one added last is the first to see a request.
     routes = [route for router in routers for route in router.routes]
@@ -90,4 +96,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     services.upkeep.close()
     services.watcher.close()
+    await services.prepared.close()
     services.database.close()

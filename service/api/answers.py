@@ -45,7 +45,7 @@ def negotiate(request: Request, offered: Sequence[str]) -> str:
     return str(best)
 
 
-def json_only(request: Request) -> None:
+async def json_only(request: Request) -> None:
     """Refuses, before anything is done, a request whose answer in JSON would not be wanted."""
     negotiate(request, [JSON])
 
@@ -64,10 +64,20 @@ def unchanging(
     if version is None:
         body = to_json(content() if callable(content) else content, inf_nan_mode="strings")
         version = hashlib.sha256(body).hexdigest()[:32]
-    headers = {"ETag": f'"{version}"', "Cache-Control": "private, no-cache"}
-    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    if headers["ETag"] in known or "*" in known:
+    headers = version_headers(version)
+    if is_known(request, version):
         return Response(status_code=304, headers=headers)
     if body is None:
         return JsonAnswer(content() if callable(content) else content, headers=headers)
     return Response(body, media_type=JSON, headers=headers)
+
+
+def version_headers(version: str) -> dict[str, str]:
+    """Returns the headers of a representation that never changes, with this strong ETag."""
+    return {"ETag": f'"{version}"', "Cache-Control": "private, no-cache"}
+
+
+def is_known(request: Request, version: str) -> bool:
+    """Returns whether the client has this version, by its `If-None-Match`."""
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    return f'"{version}"' in known or "*" in known

@@ -20,6 +20,7 @@ _TAGS = {
     "fits": "Long-running jobs that end in a mixture, or say why they did not.",
     "mixtures": "The parameters of Gaussian mixtures, fitted or given. A mixture never changes.",
     "questions": "What a mixture can be asked: densities, responsibilities, samples.",
+    "plots": "Pictures of mixtures and fits, as SVG and PNG.",
     "service": "Workers, and whether the service can do its work.",
 }
 

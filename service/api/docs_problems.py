@@ -25,6 +25,7 @@ _SAID = {
     422: ("INVALID_REQUEST", "This endpoint does not have some of the query parameters sent; it has none."),
     429: ("QUEUE_FULL", "10000 fits are queued already, as many as are taken; come back later."),
     500: ("INTERNAL", "Something went wrong inside the service; its log has the details."),
+    501: ("PLOTS_NOT_INSTALLED", "This service has no matplotlib to draw with."),
     503: ("DATABASE_UNAVAILABLE", "The database does not answer; the same request may succeed soon."),
 }  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 from typing import Annotated, Any
 
-import torch
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from service.api.answers import UNCHANGING, JsonAnswer, json_only, unchanging
 from service.api.bodies import documented, json_body
@@ -11,8 +11,7 @@ from service.api.creation import Once
 from service.api.points import require_columns
 from service.api.query import Paging, page_answer
 from service.api.services import Services, Use
-from service.api.specifications import mixture_of, parameters_answer
-from service.mixture import GaussianMixture
+from service.api.specifications import mixture_of, mixture_of_row, parameters_answer
 from service.schemas.mixture import Mixture, MixtureCreation
 from service.schemas.service import Page
 from service.storage import mixtures
@@ -61,11 +60,19 @@ def get_mixture(mixture_id: str, request: Request, services: Use) -> Response:
 
 
 @router.delete("/{mixture_id}", status_code=204, operation_id="delete_mixture")
-def delete_mixture(mixture_id: str, services: Use) -> Response:
-    """Deletes a mixture; a fit that made it keeps its result."""
+async def delete_mixture(mixture_id: str, services: Use) -> Response:
+    """Deletes a mixture; a fit that made it keeps its result.
+
+    Once this is answered, nobody gets an answer about the mixture any more, from any replica.
+    """
+    await run_in_threadpool(_delete, services, mixture_id)
+    await services.prepared.outlive(mixture_id)
+    return Response(status_code=204)
+
+
+def _delete(services: Services, mixture_id: str) -> None:
     with services.database.write() as session:
         mixtures.delete(session, mixture_id)
-    return Response(status_code=204)
 
 
 def stored(services: Services, mixture_id: str) -> MixtureRow:
@@ -78,19 +85,9 @@ def stored(services: Services, mixture_id: str) -> MixtureRow:
         return mixtures.get(session, mixture_id)
 
 
-def prepared(row: MixtureRow) -> GaussianMixture:
-    """Returns a row as a mixture that answers questions."""
-    return GaussianMixture(
-        weights=torch.from_numpy(row.weights),
-        means=torch.from_numpy(row.means),
-        covariances=torch.from_numpy(row.covariances),
-        covariance_type=row.covariance_type,
-    )
-
-
 def as_answer(row: MixtureRow) -> dict[str, Any]:
     """Returns a row as `Mixture`."""
-    mixture = prepared(row)
+    mixture = mixture_of_row(row)
     return parameters_answer(mixture) | {
         "id": row.id,
         "name": row.name,

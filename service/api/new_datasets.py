@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 
 from service.api.points import require_columns
 from service.api.services import Services
@@ -17,7 +16,6 @@ from service.storage.database import Session
 from service.storage.datasets import NewDataset
 from service.storage.tables import DatasetRow
 
-_DRAWN_AT_ONCE = 65_536
 _DEFAULT_DRAWN = 1000
 
 
@@ -82,10 +80,8 @@ def _drawn(
     require_columns(columns, gold.n_features)
     _require_storable(services, n_samples, gold.n_features)
     kept = parameters_answer(gold) | {"n_samples": n_samples, "seed": seed}
-    generator = torch.Generator().manual_seed(seed)
     with services.store.draft(gold.n_features) as points, services.store.draft(1, "int64") as components:
-        for start in range(0, n_samples, _DRAWN_AT_ONCE):
-            drawn, labels = gold.sample(min(_DRAWN_AT_ONCE, n_samples - start), generator)
+        for drawn, labels in gold.sample_blocks(n_samples, seed):
             points.append(drawn.numpy())
             components.append(labels.numpy()[:, None])
         points.finish()

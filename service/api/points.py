@@ -89,7 +89,7 @@ async def _points(request: Request, body: Raw, services: Use, columns: ColumnsQu
         asked = wanted(request, services, columns)
         return await run_in_threadpool(_decoded, media_type, body, asked)
     refuse_columns(columns)
-    return await run_in_threadpool(_from_json, body)
+    return await run_in_threadpool(points_of_json, body)
 
 
 _NAMES: TypeAdapter[list[str] | None] = TypeAdapter(Columns | None)
@@ -121,7 +121,12 @@ def refuse_columns(columns: str | None) -> None:
         raise Unprocessable(f"columns {message}.", [FieldError(("columns",), message)])
 
 
-def _from_json(body: bytes) -> PostedPoints:
+def points_of_json(body: bytes) -> PostedPoints:
+    """Returns the points of a JSON body.
+
+    Raises:
+        Unprocessable: It does not fit `PointsBody`.
+    """
     parsed = parse(PointsBody, body)
     points = np.array(parsed.points, dtype=np.float64)
     require_columns(parsed.columns, points.shape[1])
@@ -180,16 +185,27 @@ def column_order(given: Sequence[str] | None, expected: Sequence[str] | None) ->
     return [list(given).index(name) for name in expected]
 
 
-def require_features(points: Rows, n_features: int, columns: list[str] | None) -> None:
-    """Refuses points whose number of features is not the mixture's.
+def in_order(points: PostedPoints, n_features: int, columns: list[str] | None) -> Rows:
+    """Returns points (N, D) with their columns in a mixture's order.
+
+    Raises:
+        Unprocessable: They are not the mixture's.
+    """
+    order = column_order(points.columns, columns)
+    require_features(points.rows.shape[1], n_features, columns)
+    return points.rows if order is None else np.ascontiguousarray(points.rows[:, order])
+
+
+def require_features(given: int, n_features: int, columns: list[str] | None) -> None:
+    """Refuses points of another number of features than the mixture's.
 
     Raises:
         Unprocessable: It is not.
     """
-    if points.shape[1] != n_features:
+    if given != n_features:
         named = f" ({', '.join(columns)})" if columns else ""
         raise Unprocessable(
-            f"The points have {points.shape[1]} features; the mixture has {n_features}{named}.",
+            f"The points have {given} features; the mixture has {n_features}{named}.",
             code="FEATURES_MISMATCH",
         )
 

@@ -13,7 +13,7 @@ _LONGEST_WAIT_SECONDS = 60
 _PAGE = r"^[a-z]{3}_[0-9a-z]{26}$"
 
 
-def refuse_unknown(request: Request) -> None:
+async def refuse_unknown(request: Request) -> None:
     """Refuses query parameters that the endpoint does not have.
 
     Raises:

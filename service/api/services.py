@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.api.fit_watcher import FitWatcher
+from service.api.prepared import PreparedMixtures
 from service.api.upkeep import Upkeep
 from service.settings import Settings
 from service.storage.database import Database
@@ -23,9 +24,10 @@ class Services:
     watcher: FitWatcher
     upkeep: Upkeep
     limits: OwnerLimits
+    prepared: PreparedMixtures
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

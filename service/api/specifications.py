@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import torch
+
 from service.errors import FieldError, Unprocessable
 from service.mixture import GaussianMixture, InvalidMixture
 from service.schemas.mixture import MixtureSpecification
+from service.storage.tables import MixtureRow
 
 
 def mixture_of(specification: MixtureSpecification, place: tuple[str, ...] = ()) -> GaussianMixture:
@@ -25,6 +28,16 @@ def mixture_of(specification: MixtureSpecification, place: tuple[str, ...] = ())
     except InvalidMixture as error:
         errors = [FieldError((*place, *error.path), str(error))]
         raise Unprocessable(f"The mixture is not valid: {error}.", errors, code="INVALID_MIXTURE") from error
+
+
+def mixture_of_row(row: MixtureRow) -> GaussianMixture:
+    """Returns a stored mixture as one that answers questions."""
+    return GaussianMixture(
+        weights=torch.from_numpy(row.weights),
+        means=torch.from_numpy(row.means),
+        covariances=torch.from_numpy(row.covariances),
+        covariance_type=row.covariance_type,
+    )
 
 
 def parameters_answer(mixture: GaussianMixture) -> dict[str, Any]:

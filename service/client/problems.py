@@ -93,7 +93,7 @@ class UnsupportedMediaType(Problem):
     """415: the body's media type is not taken."""
 
 
-class Unprocessable(Problem):
+class Unprocessable(Problem, ValueError):
     """422: the request was understood and cannot be accepted; `errors` says where."""
 
 

@@ -127,6 +127,18 @@ class ColumnFile:
         strides = np.array([place[-1] - place[0] for place in places], np.int64)
         return Layout(numbers, np.cumsum([0, *self._lengths], dtype=np.int64), offsets, strides)
 
+    def at(self, places: NDArray[np.int64]) -> NDArray[Any]:
+        """Returns the rows (n, C) at these places, which must rise."""
+        parts = []
+        start = 0
+        for index, length in enumerate(self._lengths):
+            own = places[(places >= start) & (places < start + length)] - start
+            if len(own):
+                batch = self._reader.get_batch(index)
+                parts.append(np.stack([column.to_numpy()[own] for column in batch.columns], axis=1))
+            start += length
+        return np.concatenate(parts)
+
     def rows(self, offset: int = 0, limit: int | None = None) -> Iterator[NDArray[Any]]:
         """Yields rows (n, C) from `offset` on, batch by batch, `limit` of them in all."""
         stop = self.n_rows if limit is None else min(self.n_rows, offset + limit)

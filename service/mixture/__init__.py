@@ -9,6 +9,7 @@ from service.mixture.options import COVARIANCE_TYPES, CRITERIA, INITIALIZATIONS,
 from service.mixture.progress import Outcome, Progress
 from service.mixture.recovery import recover
 from service.mixture.report import FitReport
+from service.mixture.traces import Traces
 
 __all__ = [
     "COVARIANCE_TYPES",
@@ -24,6 +25,7 @@ __all__ = [
     "Outcome",
     "Points",
     "Progress",
+    "Traces",
     "estimate_fit_bytes",
     "fit",
     "recover",

@@ -16,7 +16,7 @@ from service.mixture.journal import Journal
 from service.mixture.options import DTYPES, FitOptions
 from service.mixture.progress import Progress
 from service.mixture.report import FitReport, Table, interrupted
-from service.mixture.restarts import Watch
+from service.mixture.restarts import Sight, Watch
 from service.mixture.standardization import StandardizedPoints, standardize
 
 Watcher = Callable[[Progress], str | None]
@@ -72,7 +72,7 @@ def fit(
                 n_components,
                 covariance_type,
                 options,
-                run.watch_on(data),
+                run.watch_on(data, n_components, covariance_type),
                 journal,
                 str(len(candidates)),
             )
@@ -92,27 +92,32 @@ class _Run:
         self.interrupted: str | None = None
         self._watch = watch
         self._max_steps = options.max_steps
-        self._n_init = options.n_init * len(options.n_components) * len(options.covariance_type)
+        self._n_candidates = len(options.n_components) * len(options.covariance_type)
+        self._n_init = options.n_init * self._n_candidates
         self._best = -math.inf
 
-    def watch_on(self, data: StandardizedPoints) -> Watch:
+    def watch_on(self, data: StandardizedPoints, n_components: int, covariance_type: str) -> Watch:
         """The restarts' view of the watcher: objectives in standardised coordinates become data units."""
         watch = self._watch
         if watch is None:
-            return lambda _step, _done, _best, _current: None
+            return lambda _sight: None
         jacobian, total, before = data.log_jacobian(), data.total_weight, self._best
 
-        def on_step(step: int, done: int, best: float, current: tuple[float, ...]) -> str | None:
+        def on_step(sight: Sight) -> str | None:
             # What a sample of the points promised is forgotten once all of them are looked at.
-            self._best = max(before, (best + jacobian) * total)
+            self._best = max(before, (sight.best + jacobian) * total)
             self.interrupted = watch(
                 Progress(
-                    step,
+                    sight.step,
                     self._max_steps,
-                    self.restarts_done + done,
+                    self.restarts_done + sight.n_ended,
                     self._n_init,
                     self._best,
-                    tuple((value + jacobian) * total for value in current),
+                    {restart: (value + jacobian) * total for restart, value in sight.current.items()},
+                    self._n_candidates,
+                    n_components,
+                    covariance_type,
+                    sight.rehearsed,
                 )
             )
             return self.interrupted

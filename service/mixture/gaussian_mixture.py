@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,6 +105,11 @@ class GaussianMixture:
     def _log_peaks(self) -> Tensor:
         return self.log_weights + density.normalizers(self.precisions_cholesky)
 
+    def ready(self) -> GaussianMixture:
+        """Itself, with what questions need computed beforehand."""
+        _ = self.covariances_cholesky, self._log_peaks
+        return self
+
     def precisions(self) -> Tensor:
         """The inverse covariance of every component, (K, D, D)."""
         return self.precisions_cholesky @ self.precisions_cholesky.mT
@@ -125,19 +132,50 @@ class GaussianMixture:
     def log_density(self, points: Tensor) -> Tensor:
         """Log sum_k weight_k N(x; mean_k, covariance_k) of (N, D) float64 points: (N,), nats."""
         if points.shape[0] == 1:
-            # One point is the latency of a request: no chunks, no intermediate (N, K) answer.
-            whitened = torch.bmm((points - self.means).unsqueeze(1), self.precisions_cholesky)
-            joint = torch.add(self._log_peaks, whitened.square_().sum((1, 2)), alpha=-0.5)
-            return torch.logsumexp(joint, dim=0, keepdim=True)
+            return self._log_density_of_one(points)
         return density.log_density(points, self.log_weights, self.means, self.precisions_cholesky)
+
+    def _log_density_of_one(self, points: Tensor) -> Tensor:
+        """What `log_density` returns for (1, D); one point is the latency of a request.
+
+        No chunks, no (N, K) between, and by NumPy, whose calls take half as long as torch's.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # far out it is minus infinity, as torch says, too
+            centred = points.numpy() - self.means.numpy()
+            whitened = np.matmul(centred[:, None, :], self.precisions_cholesky.numpy())[:, 0]
+            joint = self._log_peaks.numpy() - 0.5 * np.einsum("kd,kd->k", whitened, whitened)
+            largest = joint.max(keepdims=True)
+            if np.isneginf(largest):
+                return torch.from_numpy(largest)
+            return torch.from_numpy(largest + np.log(np.exp(joint - largest).sum()))
 
     def responsibilities(self, points: Tensor) -> Tensor:
         """Posterior over the components for (N, D) float64 points: (N, K)."""
         return density.responsibilities(points, self.log_weights, self.means, self.precisions_cholesky)
 
-    def sample(self, n_samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Independent draws in order: points (n_samples, D) and their components (n_samples,) int64."""
-        return sampling.draw(self.weights, self.means, self.covariances_cholesky, n_samples, generator)
+    def sample(self, n_samples: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Independent draws in order: points (n_samples, D) and their components (n_samples,) int64.
+
+        The first points of a seed are the same however many are drawn.
+        """
+        points, components = zip(*self.sample_blocks(n_samples, seed), strict=True)
+        return torch.cat(points), torch.cat(components)
+
+    def sample_blocks(self, n_samples: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `sample` returns, in runs of `sample_block_rows` points."""
+        rows = self.sample_block_rows
+        for block, start in enumerate(range(0, n_samples, rows)):
+            yield self.sample_block(seed, block, min(rows, n_samples - start))
+
+    def sample_block(self, seed: int, block: int, n_samples: int) -> tuple[Tensor, Tensor]:
+        """The first so many of the points that `sample` has from block * sample_block_rows on."""
+        lower = self.covariances_cholesky
+        return sampling.draw_block(self.weights, self.means, lower, seed, block, n_samples)
+
+    @property
+    def sample_block_rows(self) -> int:
+        """How many points a block of samples has."""
+        return sampling.block_rows(self.n_features)
 
     def in_canonical_order(self) -> GaussianMixture:
         """The same mixture with components by falling weight, ties by first mean, then the other means."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,12 @@ class Progress:
         restarts_done: over all candidates.
         n_init: restarts of all candidates together.
         log_likelihood: the best so far, total, in data units, nats.
-        restart_log_likelihoods: the current one of every running restart, as ``log_likelihood``.
+        restart_log_likelihoods: the current one of every running restart, as ``log_likelihood``, by the
+            restart's number within its candidate.
+        n_candidates: pairs of a number of components and a family, in all.
+        n_components: of the candidate now running.
+        covariance_type: of the candidate now running.
+        rehearsed: steps that this candidate's restarts did before, on a sample of the points.
     """
 
     step: int
@@ -26,4 +32,8 @@ class Progress:
     restarts_done: int
     n_init: int
     log_likelihood: float
-    restart_log_likelihoods: tuple[float, ...]
+    restart_log_likelihoods: Mapping[int, float]
+    n_candidates: int
+    n_components: int
+    covariance_type: str
+    rehearsed: int = 0

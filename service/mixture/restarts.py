@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,28 @@ from service.mixture.components import Components
 from service.mixture.journal import Journal, Loop, RestartEnd
 from service.mixture.optimizers.optimizer import Objective, Optimizer, State, select_rows
 
-# step, restarts ended, best mean objective, the running restarts' current ones -> an outcome to end with.
-Watch = Callable[[int, int, float, tuple[float, ...]], str | None]
+
+@dataclass(frozen=True)
+class Sight:
+    """What a watcher sees of a step.
+
+    Attributes:
+        step: of the loop.
+        n_ended: restarts that have ended.
+        best: the best mean objective so far.
+        current: the running restarts' mean objectives, by the restart's number.
+        rehearsed: steps of an earlier loop on a sample that these go on from.
+    """
+
+    step: int
+    n_ended: int
+    best: float
+    current: Mapping[int, float]
+    rehearsed: int = 0
+
+
+# An outcome to end with, or None to go on.
+Watch = Callable[[Sight], str | None]
 
 # A race is judged after so many steps, and the climb that an optimiser expects is trusted to this factor.
 RACE_STEPS, RACE_HOPE = 6, 10.0
@@ -62,11 +82,12 @@ class Shown:
         self._averages: dict[int, float] = {}
         self._n_steps = 0
 
-    def of(self, running: list[int], values: list[float]) -> tuple[float, ...]:
-        """What to show of the running restarts, without those that are not finite."""
+    def of(self, running: list[int], values: list[float]) -> dict[int, float]:
+        """What to show of the running restarts, by number, without those that are not finite."""
         if self._window <= 1:
-            finite = tuple(value for value in values if math.isfinite(value))
-            self.best = max(self.best, *finite) if finite else self.best
+            pairs = zip(running, values, strict=True)
+            finite = {restart: value for restart, value in pairs if math.isfinite(value)}
+            self.best = max(self.best, *finite.values()) if finite else self.best
             return finite
         self._n_steps += 1
         share = 1.0 / min(self._n_steps, self._window)
@@ -77,7 +98,7 @@ class Shown:
         }
         self._averages = averages
         self.best = max(averages.values(), default=self.best)
-        return tuple(averages.values())
+        return averages
 
 
 def run_restarts(
@@ -113,7 +134,7 @@ def run_restarts(
         finite = shown.of(loop.running, values)
         loop.best = shown.best
         n_ended = len(loop.ends) - len(loop.running)
-        asked = watch(loop.n_steps, n_ended, loop.best, finite)
+        asked = watch(Sight(loop.n_steps, n_ended, loop.best, finite))
         outcomes = _outcomes(loop, values, rule)
         if race and loop.n_steps >= RACE_STEPS:
             _leave_behind(loop, values, outcomes, seen)

@@ -10,7 +10,7 @@ import torch
 from service.mixture.components import Components, concatenate
 from service.mixture.journal import Journal, RestartEnd
 from service.mixture.optimizers import Objective, Optimizer
-from service.mixture.restarts import Watch, run_restarts
+from service.mixture.restarts import Sight, Watch, run_restarts
 from service.mixture.starts import Starts
 from service.mixture.statistics import StatisticsPass
 
@@ -81,7 +81,9 @@ class Stages:
         """
         n_restarts = len(self._generators)
         if n_restarts == 1 or self._tolerance == 0.0 or self._optimizer.passes_per_step != 1.0:
-            return self._stage("all", self._objective, lambda: starts().components, self._tolerance)
+            return self._stage(
+                "all", self._objective, lambda: starts().components, self._tolerance, self._watch
+            )
         begun = starts()
         ends = [
             RestartEnd(begun.components.rows(torch.tensor([restart])), "left_behind", 0, 0.0)
@@ -112,15 +114,10 @@ class Stages:
         on: Objective,
         start: Callable[[], Components],
         tolerance: float,
+        watch: Watch,
         *,
-        waiting: int | None = 0,
         race: bool = False,
     ) -> list[RestartEnd]:
-        """One loop to its end; ``waiting`` restarts count as done meanwhile, None for all."""
-
-        def watch(step: int, done: int, best: float, now: tuple[float, ...]) -> str | None:
-            return self._watch(step, 0 if waiting is None else waiting + done, best, now)
-
         return run_restarts(
             on,
             self._optimizer,
@@ -134,15 +131,21 @@ class Stages:
             race=race,
         )
 
+    def _seen(self, groups: list[list[int]], sight: Sight) -> Sight:
+        """What is seen of a stage of these groups, each under the number of its first restart."""
+        return replace(sight, current={groups[place][0]: value for place, value in sight.current.items()})
+
     def _rehearsal(
         self, ends: list[RestartEnd], groups: list[list[int]], contenders: list[list[int]], size: int
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Lets the contenders find optima on a sample; all groups as they are then, and the finalists."""
         sampled = _sampled(self._objective, size, self._generators[0])
         loose = max(self._tolerance, SAMPLE_TOLERANCE)
-        rehearsed = self._stage(
-            "sample", sampled, lambda: _firsts(ends, contenders), loose, waiting=None, race=True
-        )
+
+        def watch(sight: Sight) -> str | None:
+            return self._watch(replace(self._seen(contenders, sight), n_ended=0))
+
+        rehearsed = self._stage("sample", sampled, lambda: _firsts(ends, contenders), loose, watch, race=True)
         share = size / self._objective.statistics.data.n_samples
         _share(ends, contenders, [_left_behind(end, share) for end in rehearsed])
         joined = _groups(sampled, rehearsed, contenders, loose)
@@ -152,13 +155,15 @@ class Stages:
         """Runs these groups on all points from where they stand."""
         if not groups:
             return
+        waiting = len(self._generators) - len(groups)
+        before = max(ends[group[0]].n_steps for group in groups)
+
+        def watch(sight: Sight) -> str | None:
+            seen = self._seen(groups, sight)
+            return self._watch(replace(seen, n_ended=waiting + sight.n_ended, rehearsed=before))
+
         finals = self._stage(
-            part,
-            self._objective,
-            lambda: _firsts(ends, groups),
-            self._tolerance,
-            waiting=len(self._generators) - len(groups),
-            race=race,
+            part, self._objective, lambda: _firsts(ends, groups), self._tolerance, watch, race=race
         )
         _share(ends, groups, finals)
 

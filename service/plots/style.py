@@ -18,9 +18,11 @@ def colour(component: int) -> str:
     return _COLOURS[component % len(_COLOURS)]
 
 
-def new_figure(n_panels: int = 1, title: str | None = None) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side that share their axes."""
-    figure = Figure(figsize=(5.6 * n_panels, 5.4), dpi=120, layout="constrained", facecolor="white")
+def new_figure(
+    n_panels: int = 1, title: str | None = None, *, width: float = 5.6
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side that share their axes, each `width` inches wide."""
+    figure = Figure(figsize=(width * n_panels, 5.4), dpi=120, layout="constrained", facecolor="white")
     panels = figure.subplots(1, n_panels, sharex=True, sharey=True, squeeze=False)
     if title:
         figure.suptitle(title, color=INK, fontsize=13, fontweight="bold", x=0.02, ha="left")

@@ -92,11 +92,14 @@ class Dataset(Answer):
 
 
 class DatasetPoints(Answer):
-    """A run of a dataset's points."""
+    """A run of a dataset's points, or a sample of them."""
 
     points: Annotated[list[list[float]], Field(description="(n, D)")]
     components: Annotated[list[int] | None, Field(description="(n,), gold datasets: the true component")] = (
         None
     )
+    indices: Annotated[
+        list[int] | None, Field(description="(n,), with sample: the place of each point in the dataset")
+    ] = None
     offset: int
     n_samples: Annotated[int, Field(description="of the whole dataset")]

@@ -259,7 +259,14 @@ class Fit(Answer):
 
 
 class FitEvent(Answer):
-    """Something that happened to a fit."""
+    """Something that happened to a fit.
+
+    The `data` of `progress` is the fit's `progress` with `traces`: of every restart what is new since the
+    event before, as {n_components, covariance_type, restart, steps, log_likelihoods} (nats, to nine digits).
+    Every step is told at first and later each that is a twentieth further, besides the last one, so that a
+    trace stays short: about 100 steps of the first 1000. At most 512 restarts of a fit are traced. A fit that
+    goes on after the loss of its worker tells the steps again that it does again.
+    """
 
     id: Annotated[int, Field(description="grows by one from 1 within a fit")]
     type: Literal["status", "progress", "log"]

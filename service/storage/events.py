@@ -1,5 +1,6 @@
 """What happens to fits, numbered from 1, and the word that something changed."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import select, text
@@ -34,3 +35,9 @@ def after(session: Session, fit_id: str, number: int, limit: int) -> list[FitEve
     """Returns the events of a fit that follow a number, oldest first."""
     query = select(FitEventRow).where(FitEventRow.fit_id == fit_id, FitEventRow.number > number)
     return list(session.scalars(query.order_by(FitEventRow.number).limit(limit)))
+
+
+def progress_of(session: Session, fit_id: str) -> Iterator[dict[str, Any]]:
+    """Yields the data of every progress event of a fit, oldest first."""
+    query = select(FitEventRow.data).where(FitEventRow.fit_id == fit_id, FitEventRow.type == "progress")
+    yield from session.scalars(query.order_by(FitEventRow.number).execution_options(yield_per=1000))

@@ -95,18 +95,26 @@ def cancel(session: Session, fit_id: str) -> FitRow:
     return row
 
 
-def end(session: Session, which: Any, status: str, **columns: Any) -> Row[str, int] | None:
-    """Puts the fit that a condition picks into a final status, with its event; None when it picks none."""
+def end(
+    session: Session, which: Any, status: str, told: dict[str, Any] | None = None, **columns: Any
+) -> Row[str, int] | None:
+    """Puts the fit that a condition picks into a final status, with its event; None when it picks none.
+
+    A progress event tells `told` before that, if it is given.
+    """
+    n_more = 1 if told is None else 2
     values = {"token": None, "lease_expires_at": None, "worker_id": None, "checkpoint": None} | columns
     statement = (
         update(FitRow)
         .where(which, FitRow.status.in_(LIVE))
-        .values(status=status, finished_at=now_plus(), n_events=FitRow.n_events + 1, **values)
+        .values(status=status, finished_at=now_plus(), n_events=FitRow.n_events + n_more, **values)
         .returning(FitRow.id, FitRow.n_events)
         .execution_options(synchronize_session=False)
     )
     ended = session.execute(statement).one_or_none()
     if ended is not None:
+        if told is not None:
+            events.record(session, ended.id, ended.n_events - 1, "progress", told)
         error = columns.get("error")
         data = {"status": status} | ({"error": error} if error else {})
         events.record(session, ended.id, ended.n_events, "status", data)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.errors import NotFound
 from service.storage.identifiers import new_id
 from service.storage.rows import find, newest_first
 from service.storage.tables import MixtureRow
@@ -48,6 +49,16 @@ def get(session: Session, mixture_id: str) -> MixtureRow:
         NotFound: There is none with this identifier.
     """
     return find(session, MixtureRow, "mixture", mixture_id)
+
+
+def require(session: Session, mixture_id: str) -> None:
+    """Reads of a mixture only whether it is there.
+
+    Raises:
+        NotFound: It is not.
+    """
+    if session.scalar(select(MixtureRow.id).where(MixtureRow.id == mixture_id)) is None:
+        raise NotFound("mixture", mixture_id)
 
 
 def page(session: Session, page_size: int, before: str | None) -> tuple[list[MixtureRow], bool]:

@@ -51,11 +51,15 @@ class Standing:
 def heartbeat(
     database: Database, held: Claim, lease_seconds: float, progress: dict[str, Any] | None = None
 ) -> Standing:
-    """Extends the lease, carries progress out and the wish to cancel back, in one statement."""
+    """Extends the lease, carries progress out and the wish to cancel back, in one statement.
+
+    Here and below, `progress` may hold `traces`, what is new of them: its event tells them, and the fit's own
+    `progress` does not keep them.
+    """
     with database.write() as session:
         values: dict[str, Any] = {"lease_expires_at": now_plus(lease_seconds)}
         if progress is not None:
-            values |= {"progress": progress, "n_events": FitRow.n_events + 1}
+            values |= {"progress": _without_traces(progress), "n_events": FitRow.n_events + 1}
         statement = update(FitRow).where(*_held(held)).values(**values)
         row = session.execute(
             statement.returning(FitRow.cancel_requested_at, FitRow.n_events).execution_options(
@@ -94,7 +98,8 @@ def succeed(
 ) -> bool:
     """Writes the mixture and the result in one transaction; False when the fit was another's by then.
 
-    Here and below, `progress` is the last that the fit made, kept with how it ended.
+    Here and below, `progress` is the last that the fit made, kept with how it ended; if it has traces, an
+    event of its own tells them before.
     """
     with database.write() as session:
         mixture_id = new_id("mix")
@@ -155,9 +160,15 @@ def _locked(session: Session, held: Claim) -> FitRow | None:
 
 
 def _end(session: Session, held: Claim, status: str, progress: dict[str, Any] | None, **columns: Any) -> bool:
+    last = None
     if progress is not None:
-        columns["progress"] = progress
-    return fits.end(session, and_(*_held(held)), status, **columns) is not None
+        columns["progress"] = _without_traces(progress)
+        last = progress if progress.get("traces") else None
+    return fits.end(session, and_(*_held(held)), status, last, **columns) is not None
+
+
+def _without_traces(progress: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in progress.items() if name != "traces"}
 
 
 def _requeue(session: Session, held: Claim, *, n_workers_lost: int) -> bool:

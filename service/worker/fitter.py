@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from service.mixture import Progress
+from service.mixture import Progress, Traces
 from service.storage.dataset_store import DatasetStore
 from service.worker import device, fitting
 from service.worker.messages import (
@@ -79,14 +79,17 @@ class _Reporter:
         self._inbox = inbox
         self._begun = self._last_told = time.monotonic()
         self._last: Progress | None = None
+        self._traces = Traces()
 
     def watch(self, progress: Progress) -> str | None:
         """Answers `STOPPED` when the supervisor wants the fit stopped."""
         self._last = progress
+        self._traces.add(progress)
         now = time.monotonic()
         if now - self._last_told >= _PROGRESS_SECONDS:
             self._last_told = now
-            self._connection.send(Progressed(_as_contract(progress, now - self._begun)))
+            told = _as_contract(progress, now - self._begun)
+            self._connection.send(Progressed(told | {"traces": self._traces.take()}))
         return fitting.STOPPED if self._inbox.told_to_stop else None
 
     def keep(self, state: bytes) -> None:
@@ -102,7 +105,7 @@ class _Reporter:
             progress["restarts_done"] = progress["n_init"]
             progress["log_likelihood"] = ended.result["log_likelihood"]
             progress["remaining_seconds"] = 0.0
-        return progress
+        return progress | {"traces": self._traces.take(last=True)}
 
 
 def _fit(

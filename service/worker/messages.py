@@ -37,7 +37,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far the fit has come, as `progress` of the contract."""
+    """How far the fit has come, as `progress` of the contract, with what is new of its `traces`."""
 
     progress: dict[str, Any]
 
@@ -75,7 +75,7 @@ Ended = Succeeded | Failed | Stopped
 
 @dataclass(frozen=True)
 class Finished:
-    """The fitter's last word on a fit: how it ended, and how far it had come."""
+    """The fitter's last word on a fit: how it ended, and how far it had come, as in `Progressed`."""
 
     ended: Ended
     progress: dict[str, Any] | None

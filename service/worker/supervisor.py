@@ -43,6 +43,16 @@ class _Work:
     stop_outcome: str | None = None
     kill_at: float = field(default=float("inf"))
 
+    def hear(self, progress: dict[str, Any]) -> None:
+        """Takes a later progress in place of the one before, whose traces are kept until they are written."""
+        unwritten = self.progress["traces"] if self.progress is not None else []
+        self.progress, self.progress_written = progress | {"traces": unwritten + progress["traces"]}, False
+
+    def told(self) -> None:
+        """Notes that the progress has been written."""
+        assert self.progress is not None, "there was something to write"  # noqa: S101
+        self.progress, self.progress_written = self.progress | {"traces": []}, True
+
 
 class Supervisor:
     """Runs until told to stop. One supervisor serves one device slot."""
@@ -142,7 +152,7 @@ class Supervisor:
             if isinstance(message, Checkpointed):
                 self._keep(work.claim, message.state)
             elif message is not None and message.progress is not None:
-                work.progress, work.progress_written = message.progress, False
+                work.hear(message.progress)
             if isinstance(message, Finished):
                 return message.ended
             standing = self._standing(work)
@@ -167,7 +177,8 @@ class Supervisor:
                 standing = queue.heartbeat(self._database, work.claim, self._settings.lease_seconds, fresh)
                 work.heartbeat_due = now + self._heartbeat_seconds
                 if fresh is not None:
-                    work.progress_written, work.progress_due = True, now + _PROGRESS_SECONDS
+                    work.told()
+                    work.progress_due = now + _PROGRESS_SECONDS
                 self._say_alive()
                 return standing
             if self._changes.wait(0):

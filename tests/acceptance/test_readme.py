@@ -74,8 +74,8 @@ def test_the_python_lines_choose_three_full_components(server: Server):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     chosen, densities = ended.stdout.splitlines()
-    assert chosen.startswith("3 full 3355.97")
-    assert json.loads(densities) == pytest.approx([-3.59, -289.4], abs=0.1)
+    assert chosen.startswith("3 full 3331.19")
+    assert json.loads(densities) == pytest.approx([-3.93, -244.8], abs=0.1)
 
 
 def test_the_refusal_reads_as_shown(http: httpx.Client):

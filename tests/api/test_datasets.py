@@ -132,3 +132,30 @@ def test_sizes_are_estimated_before_anything_is_drawn(http: httpx.Client) -> Non
     problem = assert_problem(http.post("/v1/datasets", json={"gold": GOLD, "n_samples": 10**15}), 422)
     assert problem["code"] == "DATASET_TOO_LARGE"
     assert str(16 * 10**15) in problem["detail"]
+
+
+def test_a_sample_is_distinct_points_in_order_and_the_same_again(http: httpx.Client) -> None:
+    dataset = http.post("/v1/datasets", json={"gold": GOLD, "n_samples": 2000}).json()
+    path = f"/v1/datasets/{dataset['id']}/points"
+    whole = http.get(path).json()
+    sample = http.get(f"{path}?sample=300&seed=7")
+    taken = sample.json()
+    assert len(taken["indices"]) == 300
+    assert taken["indices"] == sorted(set(taken["indices"]))
+    assert taken["points"] == [whole["points"][index] for index in taken["indices"]]
+    assert taken["components"] == [whole["components"][index] for index in taken["indices"]]
+    assert taken["n_samples"] == 2000
+    # Every tenth of the dataset has about its share of them.
+    assert np.histogram(taken["indices"], bins=10, range=(0, 2000))[0] == pytest.approx([30] * 10, abs=20)
+    known = {"If-None-Match": sample.headers["etag"]}
+    assert http.get(f"{path}?sample=300&seed=7", headers=known).status_code == 304
+    assert http.get(f"{path}?sample=300&seed=8", headers=known).json()["indices"] != taken["indices"]
+    assert http.get(f"{path}?sample=5000").json()["points"] == whole["points"]
+
+
+@pytest.mark.parametrize(
+    "query", ["sample=0", "sample=1.5", "sample=5&seed=-1", "sample=5&limit=2", "sample=5&offset=1"]
+)
+def test_samples_that_make_no_sense_are_refused(http: httpx.Client, query: str) -> None:
+    dataset = http.post("/v1/datasets", json={"points": [[1.0], [2.0]]}).json()
+    assert_problem(http.get(f"/v1/datasets/{dataset['id']}/points?{query}"), 422)

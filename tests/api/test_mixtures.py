@@ -1,5 +1,6 @@
 """/v1/mixtures, and what a mixture can be asked."""
 
+import json
 import math
 from typing import Any
 
@@ -161,7 +162,10 @@ def test_questions_that_are_refused(http: httpx.Client) -> None:
 
 def test_a_deleted_mixture_is_gone(http: httpx.Client) -> None:
     mixture = created(http, **GOLD)
+    density = f"/v1/mixtures/{mixture['id']}/log-density"
+    assert http.post(density, json={"points": [[0, 0]]}).status_code == 200
     assert http.delete(f"/v1/mixtures/{mixture['id']}").status_code == 204
+    assert_problem(http.post(density, json={"points": [[0, 0]]}), 404, "MIXTURE_NOT_FOUND")
     assert_problem(http.get(f"/v1/mixtures/{mixture['id']}"), 404, "MIXTURE_NOT_FOUND")
     assert_problem(http.post(f"/v1/mixtures/{mixture['id']}/samples", json={}), 404)
 
@@ -172,3 +176,46 @@ def test_one_point_of_a_single_component(http: httpx.Client) -> None:
     assert answer["log_density"] == [
         pytest.approx(-0.5 - math.log(2) - 0.5 * math.log(2 * math.pi), rel=1e-14)
     ]
+
+
+ASKED = [
+    {"points": [[0.25, -0.5]]},
+    {"points": [[0, 1], [2, 3], [-40, 1e200]]},
+    {"points": [[1, 2]] * 20},
+    {"points": []},
+    {"points": [[1, 2], [3]]},
+    {"points": [[1, 2, 3]]},
+    {"points": [["1", 2]]},
+    {"points": [[None, 2]]},
+    {"points": [[1, 2]], "more": 1},
+    {"point": [[1, 2]]},
+    [[1, 2]],
+]
+
+
+@pytest.mark.parametrize("question", ["log-density", "responsibilities"])
+def test_small_questions_are_answered_as_all_others(http: httpx.Client, question: str) -> None:
+    path = f"/v1/mixtures/{created(http, **GOLD)['id']}/{question}"
+    for body in [*(json.dumps(asked) for asked in ASKED), "", "{", '{"points": [[NaN, 1]]}']:
+        answers = [
+            http.post(path, content=body, headers={"Content-Type": "application/json", "Accept": accept})
+            for accept in ("*/*", "application/json;q=0.9")  # the second is not looked at in the event loop
+        ]
+        quick, thorough = (answer.json() for answer in answers)
+        for answer in (quick, thorough):
+            answer.pop("request_id", None)
+        assert quick == thorough, body
+        assert answers[0].status_code == answers[1].status_code
+
+
+def test_small_questions_of_a_large_mixture(http: httpx.Client) -> None:
+    k, d = 40, 90
+    mixture = created(
+        http,
+        weights=[1 / k] * k,
+        means=np.eye(k, d).tolist(),
+        covariances=[2.0] * k,
+        covariance_type="spherical",
+    )
+    answer = http.post(f"/v1/mixtures/{mixture['id']}/log-density", json={"points": [[0.0] * d]}).json()
+    assert answer["log_density"] == [pytest.approx(-0.5 * d * math.log(4 * math.pi) - 0.25, rel=1e-12)]

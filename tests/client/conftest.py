@@ -1,4 +1,4 @@
-"""A service with a worker for the module, and a server that misbehaves as told."""
+"""A service with a worker, and a server that misbehaves as told."""
 
 import threading
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from service.client import Client
 from tests.serving import Server, serving
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("client")) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client(server: Server) -> Iterator[Client]:
     with Client(server.url, trust_env=False) as opened:
         yield opened

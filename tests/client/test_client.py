@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
@@ -126,10 +127,14 @@ def test_datasets(client: Client, blobs: Rows) -> None:
 
 def test_tables_keep_their_names(client: Client, blobs: Rows) -> None:
     table = pa.table({"height": blobs[:, 0], "width": blobs[:, 1] + 3})
-    assert client.upload(table).columns == ["height", "width"]
+    for named in (table, table.to_pandas()):
+        assert client.upload(named).columns == ["height", "width"]
+    assert client.upload(pd.DataFrame(blobs)).columns is None
     mixture = client.create_mixture(**GOLD, columns=["height", "width"])
     turned = table.select(["width", "height"])
-    np.testing.assert_array_equal(mixture.log_density(turned), mixture.log_density(table))
+    expected = mixture.log_density(np.column_stack(list(table.columns)))
+    for named in (table, turned, turned.to_pandas()):
+        np.testing.assert_array_equal(mixture.log_density(named), expected)
 
 
 def test_points_that_are_none(client: Client) -> None:

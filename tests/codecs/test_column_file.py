@@ -46,6 +46,13 @@ def test_chunks_of_any_size_are_one_after_another(tmp_path: Path) -> None:
     np.testing.assert_array_equal(_gathered(file), rows)
 
 
+@pytest.mark.parametrize("places", [[0], [5, 6, 65_535, 65_536, 69_999], [65_536], list(range(70_000))])
+def test_rows_at_places_across_batches(tmp_path: Path, places: list[int]) -> None:
+    rows = _numbers(70_000, 2)
+    file = _written(tmp_path / "points", rows)
+    np.testing.assert_array_equal(file.at(np.array(places)), rows[places])
+
+
 @pytest.mark.parametrize("limit", [None, 0, 1, 7, 65_536, 10**9])
 @pytest.mark.parametrize("offset", [0, 1, 65_535, 65_536, 65_540, 69_999, 70_000, 10**9])
 def test_a_part_of_the_rows_is_read(tmp_path: Path, offset: int, limit: int | None) -> None:

@@ -27,7 +27,7 @@ def gold_mixture() -> GaussianMixture:
 
 def gold_points(n_samples: int = 1000, seed: int = 0) -> Tensor:
     """Draws from the gold mixture, feature by feature (2, N)."""
-    points, _ = gold_mixture().sample(n_samples, torch.Generator().manual_seed(seed))
+    points, _ = gold_mixture().sample(n_samples, seed)
     return points.T.contiguous()
 
 

@@ -72,7 +72,7 @@ def test_full_batch_em_never_lowers_the_likelihood():
     seen: list[float] = []
 
     def watch(progress: Progress) -> None:
-        seen.extend(progress.restart_log_likelihoods)
+        seen.extend(progress.restart_log_likelihoods.values())
 
     points = next(f for f in FIGURES if f["dataset"] == "iris" and f["n_components"] == 3)["points"]
     for seed in range(5):
@@ -259,4 +259,4 @@ def test_minibatch_progress_is_near_the_log_likelihood_of_all_points():
     # The steps wander around the optimum, so a little lower; a single batch of ten would lie far off.
     assert seen[-1].log_likelihood == pytest.approx(final, rel=0.1)
     assert seen[-1].log_likelihood < final
-    assert max(seen[-1].restart_log_likelihoods) == seen[-1].log_likelihood
+    assert max(seen[-1].restart_log_likelihoods.values()) == seen[-1].log_likelihood

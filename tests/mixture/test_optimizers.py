@@ -24,7 +24,7 @@ WITHIN = 1e-6
 def draws(n_components: int, n_features: int, spread: float, seed: int, n_samples: int = 600) -> Tensor:
     """Points (D, N) of a random mixture whose means are so many times as far apart as usual."""
     mixture = random_mixture(n_components, n_features, seed)
-    points, components = mixture.sample(n_samples, torch.Generator().manual_seed(seed))
+    points, components = mixture.sample(n_samples, seed)
     return (points + (spread - 1) * mixture.means[components]).T.contiguous()
 
 

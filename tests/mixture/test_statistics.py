@@ -247,7 +247,7 @@ def test_the_centred_form_agrees_with_forty_digits():
 @pytest.mark.parametrize(("n_features", "n_components"), [(256, 2), (2, 1024), (64, 16)])
 def test_many_features_and_many_components_agree_with_the_centred_form(n_features, n_components):
     mixture = random_mixture(n_components, n_features, seed=0, covariance_type="full")
-    points, _ = mixture.sample(60, torch.Generator().manual_seed(0))
+    points, _ = mixture.sample(60, 0)
     passed = StatisticsPass(plain_points(points.T.contiguous()), diagonal=False, regularization=0.0)
     components = components_of(mixture)
     by_features, centred = passed._by_features(components), passed._centred(components)
@@ -262,7 +262,7 @@ def test_many_features_and_many_components_agree_with_the_centred_form(n_feature
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_float32_passes_stay_within_their_bound(diagonal):
     mixture = random_mixture(3, 3, seed=1, covariance_type="diag" if diagonal else "full")
-    points, _ = mixture.sample(500, torch.Generator().manual_seed(0))
+    points, _ = mixture.sample(500, 0)
     wide = StatisticsPass(plain_points(points.T.contiguous()), diagonal=diagonal, regularization=0.0)
     narrow = StatisticsPass(
         plain_points(points.T.float().contiguous()), diagonal=diagonal, regularization=0.0
@@ -277,7 +277,7 @@ def test_float32_passes_stay_within_their_bound(diagonal):
 @pytest.mark.parametrize("n_features", [1, 3])
 def test_spherical_features_give_the_sums_of_diagonal_ones(n_features):
     mixture = random_mixture(4, n_features, seed=1, covariance_type="spherical")
-    points = plain_points(mixture.sample(200, torch.Generator().manual_seed(0))[0].T.contiguous())
+    points = plain_points(mixture.sample(200, 0)[0].T.contiguous())
     components = components_of(mixture, diagonal=True)
     expected = StatisticsPass(points, diagonal=True, regularization=0.2)(components)
     passed = StatisticsPass(points, diagonal=True, radial=True, regularization=0.2)

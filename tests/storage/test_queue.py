@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from service.storage import fits, mixtures, queue
+from service.storage import events, fits, mixtures, queue
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim, Standing
@@ -215,6 +215,21 @@ def test_events_are_numbered_without_gaps(database: Database, dataset_id: str) -
     ]
     with database.read() as session:
         assert session.scalar(select(FitRow.n_events)) == 7
+
+
+def test_traces_are_told_in_events_and_kept_in_no_row(database: Database, dataset_id: str) -> None:
+    fit_id = queue_fit(database, dataset_id)
+    held = claimed(database, worker_id="wrk_a")
+    first, last = ({"traces": [{"restart": 0, "steps": [step]}]} for step in (1, 2))
+    queue.heartbeat(database, held, 30.0, PROGRESS | first)
+    assert fit_row(database, fit_id).progress == PROGRESS
+    queue.fail(database, held, "INTERNAL", "it broke", PROGRESS | last)
+    assert fit_row(database, fit_id).progress == PROGRESS
+    assert [(number, kind) for number, kind, _ in events_of(database, fit_id)] == [
+        (1, "status"), (2, "status"), (3, "progress"), (4, "progress"), (5, "status"),
+    ]  # fmt: skip
+    with database.read() as session:
+        assert list(events.progress_of(session, fit_id)) == [PROGRESS | first, PROGRESS | last]
 
 
 def test_the_next_worker_goes_on_from_the_checkpoint(database: Database, dataset_id: str) -> None:
