@@ -26,6 +26,7 @@ from service.api.guard import Guard
 from service.api.prepared import PreparedMixtures
 from service.api.query import refuse_unknown
 from service.api.request_ids import RequestIds
+from service.api.scoring import Scoring
 from service.api.services import Services
 from service.api.upkeep import Upkeep
 from service.settings import Settings
@@ -56,7 +57,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     upkeep = Upkeep(settings, database, store)
     watcher, prepared = FitWatcher(database), PreparedMixtures(database)
-    services = Services(settings, database, store, watcher, upkeep, limits, prepared)
+    scoring = Scoring(settings.scoring_threads)
+    services = Services(settings, database, store, watcher, upkeep, limits, prepared, scoring)
     app = FastAPI(
         title="mixserve",
         version=version("mixserve"),
@@ -96,5 +98,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     services.upkeep.close()
     services.watcher.close()
+    services.scoring.close()
     await services.prepared.close()
     services.database.close()

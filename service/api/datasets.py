@@ -91,7 +91,7 @@ def get_dataset_points(
     n_rows = max(0, min(row.n_samples - offset, row.n_samples if limit is None else limit))
     n_numbers = n_rows * (row.n_features + (row.components_sha256 is not None))
     require_servable(
-        n_numbers, f"{n_rows} points of {row.n_features} features", services.settings.max_answer_bytes
+        20 * n_numbers, f"{n_rows} points of {row.n_features} features", services.settings.max_answer_bytes
     )
     version = f"{row.sha256[:32]}-{(row.components_sha256 or '')[:16]}-{offset}-{n_rows}"
     return unchanging(request, lambda: _points(services, row, offset, n_rows), version)

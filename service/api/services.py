@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from service.api.fit_watcher import FitWatcher
 from service.api.prepared import PreparedMixtures
+from service.api.scoring import Scoring
 from service.api.upkeep import Upkeep
 from service.settings import Settings
 from service.storage.database import Database
@@ -25,6 +26,7 @@ class Services:
     upkeep: Upkeep
     limits: OwnerLimits
     prepared: PreparedMixtures
+    scoring: Scoring
 
 
 async def _services(request: Request) -> Services:
