@@ -2,10 +2,11 @@
 
     python -m benchmarks.scoring_one_point [--seconds 3] [--rounds 5] [--mlflow]
 
-Prints one line of JSON for each peer. The bare endpoint parses the same body and returns a constant, under the
-same uvicorn settings; `--mlflow` installs mlflow and scikit-learn into a folder that is removed afterwards (about
-1 GB, some minutes) and has `mlflow models serve` a scikit-learn mixture. The servers take turns in rounds, and
-the ratios are medians over the rounds: of requests a second, and of the servers' processor time for a request.
+Prints one line of JSON for each peer. The bare endpoint parses the same body and returns a constant,
+under the same uvicorn settings; `--mlflow` installs mlflow and scikit-learn into a folder that is
+removed afterwards (about 1 GB, some minutes) and has `mlflow models serve` a scikit-learn mixture. The
+servers take turns in rounds, and the ratios are medians over the rounds: of requests a second, and of
+the servers' processor time for a request.
 """
 
 import argparse
