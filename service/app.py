@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
 
 from service.api import (
@@ -34,6 +35,8 @@ from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.owner_limits import OwnerLimits
 
+# More wait for one of these to end; each holds some chunks of points.
+_MOST_UPLOADS = 32
 _DESCRIPTION = """\
 Fits Gaussian mixture models by gradient descent, and answers questions about them.
 
@@ -58,7 +61,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     upkeep = Upkeep(settings, database, store)
     watcher, prepared = FitWatcher(database), PreparedMixtures(database)
     scoring = Scoring(settings.scoring_threads)
-    services = Services(settings, database, store, watcher, upkeep, limits, prepared, scoring)
+    uploads = CapacityLimiter(_MOST_UPLOADS)
+    services = Services(settings, database, store, watcher, upkeep, limits, prepared, scoring, uploads)
     app = FastAPI(
         title="mixserve",
         version=version("mixserve"),

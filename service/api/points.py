@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Query, Request
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from service.api.bodies import parse
 from service.api.services import Services
@@ -123,9 +123,9 @@ def points_of_json(body: bytes) -> PostedPoints:
     return PostedPoints(points, parsed.columns)
 
 
-def documented() -> dict[str, Any]:
-    """Returns the part of an operation's OpenAPI that tells of points in its body."""
-    json_schema = {"$ref": f"#/components/schemas/{PointsBody.__name__}"}
+def documented(model: type[BaseModel] = PointsBody) -> dict[str, Any]:
+    """Returns the part of an operation's OpenAPI that tells of points in its body, which is this as JSON."""
+    json_schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": point_content(json_schema)}}
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.api.fit_watcher import FitWatcher
@@ -27,6 +28,7 @@ class Services:
     limits: OwnerLimits
     prepared: PreparedMixtures
     scoring: Scoring
+    upload_threads: CapacityLimiter
 
 
 async def _services(request: Request) -> Services:
