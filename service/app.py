@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
 
 from service.api import (
@@ -26,6 +27,7 @@ from service.api.guard import Guard
 from service.api.prepared import PreparedMixtures
 from service.api.query import refuse_unknown
 from service.api.request_ids import RequestIds
+from service.api.scoring import Scoring
 from service.api.services import Services
 from service.api.upkeep import Upkeep
 from service.settings import Settings
@@ -33,6 +35,8 @@ from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.owner_limits import OwnerLimits
 
+# More wait for one of these to end; each holds some chunks of points.
+_MOST_UPLOADS = 32
 _DESCRIPTION = """\
 Fits Gaussian mixture models by gradient descent, and answers questions about them.
 
@@ -56,7 +60,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     upkeep = Upkeep(settings, database, store)
     watcher, prepared = FitWatcher(database), PreparedMixtures(database)
-    services = Services(settings, database, store, watcher, upkeep, limits, prepared)
+    scoring = Scoring(settings.scoring_threads)
+    uploads = CapacityLimiter(_MOST_UPLOADS)
+    services = Services(settings, database, store, watcher, upkeep, limits, prepared, scoring, uploads)
     app = FastAPI(
         title="mixserve",
         version=version("mixserve"),
@@ -96,5 +102,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     services.upkeep.close()
     services.watcher.close()
+    services.scoring.close()
     await services.prepared.close()
     services.database.close()

@@ -4,7 +4,9 @@ import gc
 import os
 import signal
 import socket
+import sys
 
+import torch
 import typer
 import uvicorn
 
@@ -17,6 +19,7 @@ from service.worker.keeper import Keeper
 
 _GRACE_SECONDS = 5
 _YOUNG_OBJECTS = 200_000
+_SWITCH_SECONDS = 0.0005
 
 
 class _Server(uvicorn.Server):
@@ -49,6 +52,10 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
     # longer than parsing them.
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
+    # What computes has threads of its own (scoring), with one of torch's each. A thread that runs Python lets
+    # the others have their turn soon, or each step of a small request would wait five milliseconds.
+    torch.set_num_threads(1)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     host, port = listener.getsockname()[:2]
     typer.echo(f"mixserve listens at http://{f'[{host}]' if ':' in host else host}:{port}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server has its own

@@ -29,7 +29,10 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="after so many lost workers a fit fails with WORKER_LOST")
     max_body_bytes: int = Field(2**30, ge=1, description="larger bodies, decompressed, get 413")
     max_dataset_bytes: int = Field(2**33, ge=1, description="larger datasets, as float64, get 422")
-    max_answer_bytes: int = Field(2**28, ge=1, description="answers estimated to be larger get 422")
+    max_answer_bytes: int = Field(2**33, ge=1, description="answers to questions that are larger get 422")
+    scoring_threads: int | None = Field(
+        None, ge=1, description="compute answers to large questions; as many as cores unless given"
+    )
     max_queued_fits: int = Field(10_000, ge=1, description="beyond it POST /v1/fits gets 429")
     owner_requests_per_second: float | None = Field(
         None, gt=0, description="requests beyond it, of one owner on all replicas, get 429; none: no limit"

@@ -3,13 +3,15 @@
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 
 from service.api.answers import JSON, JsonAnswer
 from service.api.bodies import Raw
-from service.api.services import Use
+from service.api.inflow import Digest
+from service.api.services import Services, Use
 from service.errors import FieldError, Unprocessable
 from service.storage import idempotency
 from service.storage.database import Session
@@ -45,33 +47,65 @@ class Creation:
         return response
 
 
-def _creation(
-    request: Request,
-    body: Raw,
-    services: Use,
+def request_digest(request: Request) -> Digest:
+    """Returns what names a request, once its body has been added."""
+    return hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
+
+
+def checked_key(
     idempotency_key: Annotated[
         str | None, Header(description="1 to 255 characters; the same key and body get the same answer again")
     ] = None,
-) -> Iterator[Creation]:
-    if idempotency_key is None:
-        yield Creation(None, "")
-        return
-    if not _KEY.fullmatch(idempotency_key):
+) -> str | None:
+    """Returns the key that the request came with.
+
+    Raises:
+        Unprocessable: It is not one.
+    """
+    if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         message = "must be 1 to 255 printable ASCII characters"
         raise Unprocessable(f"Idempotency-Key {message}.", [FieldError(("Idempotency-Key",), message)])
+    return idempotency_key
+
+
+Key = Annotated[str | None, Depends(checked_key)]
+
+
+@contextmanager
+def once(services: Services, key: str | None, digest: Digest | None) -> Iterator[Creation]:
+    """Yields what answers this call, and its later repetitions; freed again if the block creates nothing.
+
+    Args:
+        services: Where keys are kept.
+        key: The request's, if it has one.
+        digest: Of the whole request, if it has a key.
+
+    Raises:
+        Replayed: The key has got its answer.
+        ServiceError: The key was used for another request (422) or is in use (409).
+    """
+    if key is None or digest is None:
+        yield Creation(None, "")
+        return
     holder = new_id("idk")
-    digest = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
-    digest.update(body)
     kept_seconds = services.settings.idempotency_seconds
-    answer = idempotency.begin(services.database, idempotency_key, digest.hexdigest(), holder, kept_seconds)
+    answer = idempotency.begin(services.database, key, digest.hexdigest(), holder, kept_seconds)
     if answer is not None:
         raise Replayed(answer)
     try:
-        with services.upkeep.serving(idempotency_key, holder):
-            yield Creation(idempotency_key, holder)
+        with services.upkeep.serving(key, holder):
+            yield Creation(key, holder)
     except BaseException:
-        idempotency.abandon(services.database, idempotency_key, holder)
+        idempotency.abandon(services.database, key, holder)
         raise
+
+
+def _creation(request: Request, body: Raw, services: Use, key: Key) -> Iterator[Creation]:
+    digest = request_digest(request)
+    if key is not None:
+        digest.update(body)
+    with once(services, key, digest) as creation:
+        yield creation
 
 
 Once = Annotated[Creation, Depends(_creation)]

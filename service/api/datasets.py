@@ -1,21 +1,46 @@
 """/v1/datasets."""
 
+from functools import partial
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from service.api import subsample
-from service.api.answers import JSON, UNCHANGING, JsonAnswer, json_only, negotiate, unchanging
-from service.api.bodies import documented, json_body
-from service.api.creation import Once
-from service.api.new_datasets import add_dataset, new_dataset
-from service.api.points import require_servable
+from service.api.answers import (
+    UNCHANGING,
+    JsonAnswer,
+    is_known,
+    json_only,
+    negotiate,
+    unchanging,
+    version_headers,
+)
+from service.api.bodies import parse, require_media_type
+from service.api.creation import Creation, Key, once, request_digest
+from service.api.dataset_points import written
+from service.api.inflow import Inflow, inflow
+from service.api.new_datasets import add_dataset, new_dataset, uploaded
+from service.api.points import (
+    POINT_TYPES,
+    ColumnsQuery,
+    binary_content,
+    refuse_beside_json,
+    require_servable,
+    wanted,
+)
+from service.api.points import documented as documented_points
 from service.api.query import Paging, page_answer
 from service.api.services import Services, Use
+from service.codecs.points import Wanted
+from service.codecs.registry import ARROW, JSON, NPY, WRITABLE
 from service.errors import FieldError, Unprocessable
 from service.schemas.dataset import Dataset, DatasetCreation, DatasetPoints
+from service.schemas.numbers import Name
 from service.schemas.service import Page
 from service.storage import datasets
+from service.storage.datasets import NewDataset
 from service.storage.tables import DatasetRow
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -25,20 +50,54 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
     "",
     status_code=201,
     response_model=Dataset,
-    openapi_extra=documented(DatasetCreation),
+    openapi_extra=documented_points(DatasetCreation),
     dependencies=[Depends(json_only)],
     operation_id="create_dataset",
 )
-def create_dataset(
-    body: Annotated[DatasetCreation, Depends(json_body(DatasetCreation))], once: Once, services: Use
+async def create_dataset(
+    request: Request,
+    services: Use,
+    key: Key,
+    columns: ColumnsQuery = None,
+    name: Annotated[Name | None, Query(description="not for JSON: the dataset's name")] = None,
 ) -> Response:
-    """Stores points, or draws them from a gold mixture and keeps the true component of each."""
+    """Stores points as they come in, or draws them from a gold mixture and keeps their true components."""
+    media_type = require_media_type(request, POINT_TYPES)
+    asked = wanted(request, services, columns)
+    async with inflow(request, services.settings.max_body_bytes) as body:
+        body.digest = None if key is None else request_digest(request)
+        if media_type == JSON:
+            refuse_beside_json(columns=columns, name=name)
+            create = partial(_create_from_json, services, body, key)
+        else:
+            create = partial(_create_from_stream, services, body, key, media_type, asked, name)
+        # Threads of their own: clients that send slowly hold up each other, at worst, and nobody else.
+        return await to_thread.run_sync(create, limiter=services.upload_threads)
+
+
+def _create_from_json(services: Services, inflow: Inflow, key: str | None) -> Response:
+    body = parse(DatasetCreation, inflow.read_all())
     with (
+        once(services, key, inflow.digest) as creation,
         new_dataset(services, body, name=body.name, columns=body.columns) as new,
-        services.database.write() as session,
     ):
+        return _created(services, creation, new)
+
+
+def _create_from_stream(
+    services: Services, inflow: Inflow, key: str | None, media_type: str, asked: Wanted, name: str | None
+) -> Response:
+    with (
+        uploaded(services, media_type, inflow, asked, name) as new,
+        once(services, key, inflow.digest) as creation,
+    ):
+        return _created(services, creation, new)
+
+
+def _created(services: Services, creation: Creation, new: NewDataset) -> Response:
+    with services.database.write() as session:
         row = add_dataset(services, session, new)
-        return once.created(session, as_answer(row), f"/v1/datasets/{row.id}")
+        return creation.created(session, as_answer(row), f"/v1/datasets/{row.id}")
 
 
 @router.get("", response_model=Page[Dataset], dependencies=[Depends(json_only)], operation_id="list_datasets")
@@ -64,7 +123,7 @@ def get_dataset(dataset_id: str, request: Request, services: Use) -> Response:
 @router.get(
     "/{dataset_id}/points",
     response_model=DatasetPoints,
-    responses=UNCHANGING,
+    responses=UNCHANGING | {200: {"content": binary_content((NPY, ARROW))}},
     operation_id="get_dataset_points",
 )
 def get_dataset_points(
@@ -79,22 +138,23 @@ def get_dataset_points(
     ] = None,
     seed: Annotated[int, Query(ge=0, lt=2**53, description="with sample: draws the same points again")] = 0,
 ) -> Response:
-    """Returns points, with the true components of a gold dataset.
+    """Returns points in the media type asked for; in JSON, a gold dataset's true components, too.
 
-    `sample=N` draws N of them (all when there are no more), in the order of the dataset, with their
-    `indices`: enough to look at where all would be too many.
+    `sample=N`, for JSON alone, draws N of them (all when there are no more), in the order of the dataset,
+    with their `indices`: enough to look at where all would be too many.
     """
-    negotiate(request, [JSON])
+    media_type = negotiate(request, WRITABLE if sample is None else [JSON])
     row = _get(services, dataset_id)
     if sample is not None:
         return _sampled(services, request, row, sample, seed)
     n_rows = max(0, min(row.n_samples - offset, row.n_samples if limit is None else limit))
-    n_numbers = n_rows * (row.n_features + (row.components_sha256 is not None))
-    require_servable(
-        n_numbers, f"{n_rows} points of {row.n_features} features", services.settings.max_answer_bytes
-    )
-    version = f"{row.sha256[:32]}-{(row.components_sha256 or '')[:16]}-{offset}-{n_rows}"
-    return unchanging(request, lambda: _points(services, row, offset, n_rows), version)
+    version = f"{row.sha256[:32]}-{(row.components_sha256 or '')[:16]}-{offset}-{n_rows}-{media_type[-4:]}"
+
+    headers = version_headers(version) | {"Vary": "Accept"}
+    if is_known(request, version):
+        return Response(status_code=304, headers=headers)
+    pieces = written(services, row, media_type, offset, n_rows)
+    return StreamingResponse(pieces, headers=headers, media_type=media_type)
 
 
 @router.delete("/{dataset_id}", status_code=204, responses={409: {}}, operation_id="delete_dataset")
@@ -138,15 +198,3 @@ def _sampled(services: Services, request: Request, row: DatasetRow, n_sampled: i
     return unchanging(
         request, content, f"{row.sha256[:32]}-{(row.components_sha256 or '')[:16]}-{n_rows}@{seed}"
     )
-
-
-def _points(services: Services, row: DatasetRow, offset: int, n_rows: int) -> dict[str, Any]:
-    def read(sha256: str) -> list[Any]:
-        return [
-            values for chunk in services.store.open(sha256).rows(offset, n_rows) for values in chunk.tolist()
-        ]
-
-    answer: dict[str, Any] = {"points": read(row.sha256), "offset": offset, "n_samples": row.n_samples}
-    if row.components_sha256 is not None:
-        answer["components"] = [component for (component,) in read(row.components_sha256)]
-    return answer

@@ -1,10 +1,10 @@
 """Request bodies as streams: the event loop takes the bytes in, a thread reads them."""
 
 import asyncio
-import hashlib
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -16,6 +16,16 @@ from service.errors import ServiceError
 _WORTH_WAKING_BYTES = 1 << 18
 _MOST_HELD_BYTES = 4 << 20
 _LONGEST_SILENCE_SECONDS = 60.0
+
+
+class Digest(Protocol):
+    """A hash that grows."""
+
+    def update(self, data: bytes, /) -> None:
+        """Adds bytes."""
+
+    def hexdigest(self) -> str:
+        """Returns it as it is now."""
 
 
 class _Pipe:
@@ -71,14 +81,17 @@ class _Pipe:
 
 
 class Inflow:
-    """A request's body, decompressed, for a thread to read once from front to back."""
+    """A request's body, decompressed, for a thread to read once from front to back.
+
+    Attributes:
+        digest: What is given to it grows with the bytes that are read.
+    """
 
     def __init__(self, pipe: _Pipe, encoding: str, limit_bytes: int) -> None:
         self._source = pipe if encoding == "identity" else Decompressed(pipe, encoding)
         self._limit = limit_bytes
         self._n_bytes = 0
-        self._hash = hashlib.sha256()
-        self.is_hashed = False
+        self.digest: Digest | None = None
 
     def read(self, size: int) -> bytes:
         """Returns up to so many bytes, none at the end.
@@ -94,8 +107,8 @@ class Inflow:
         self._n_bytes += len(piece)
         if self._n_bytes > self._limit:
             raise too_large(self._limit)
-        if self.is_hashed:
-            self._hash.update(piece)
+        if self.digest is not None:
+            self.digest.update(piece)
         return piece
 
     def read_all(self) -> bytes:
@@ -104,11 +117,6 @@ class Inflow:
         while piece := self.read(1 << 20):
             whole += piece
         return bytes(whole)
-
-    @property
-    def sha256(self) -> str:
-        """Of what has been read, where `is_hashed` was set before."""
-        return self._hash.hexdigest()
 
 
 @asynccontextmanager

@@ -5,18 +5,23 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from service.api.points import require_columns
+from service.api.points import readable, require_columns, require_names
 from service.api.services import Services
 from service.api.specifications import mixture_of, parameters_answer
+from service.codecs.points import Stream, Wanted
+from service.codecs.registry import read
 from service.errors import Unprocessable
 from service.schemas.dataset import DatasetCreation, DatasetReference
 from service.schemas.mixture import MixtureSpecification
 from service.storage import datasets, owner_limits
 from service.storage.database import Session
+from service.storage.dataset_store import full_disk_is_said
 from service.storage.datasets import NewDataset
 from service.storage.tables import DatasetRow
 
 _DEFAULT_DRAWN = 1000
+# A column costs some hundred bytes, whatever is in it.
+_MOST_FEATURES = 10_000
 
 
 @contextmanager
@@ -55,6 +60,29 @@ def new_dataset(
         yield NewDataset(draft, name, columns)
 
 
+@contextmanager
+def uploaded(
+    services: Services, media_type: str, body: Stream, wanted: Wanted, name: str | None
+) -> Iterator[NewDataset]:
+    """Yields the draft of a dataset whose points come in as a stream; gone at the end unless published.
+
+    Raises:
+        Unprocessable: The points cannot be taken, or would be too large.
+        ServiceError: The disk is full.
+    """
+    with full_disk_is_said(), readable():
+        decoded = read(media_type, body, wanted)
+    require_names(decoded.columns)
+    _require_storable(services, decoded.n_samples or 1, decoded.n_features)
+    with services.store.draft(decoded.n_features) as draft:
+        with readable():
+            for rows in decoded.chunks:
+                _require_storable(services, draft.n_rows + len(rows), decoded.n_features)
+                draft.append(rows)
+        draft.finish()
+        yield NewDataset(draft, name, decoded.columns)
+
+
 def add_dataset(services: Services, session: Session, new: NewDataset) -> DatasetRow:
     """Returns the row of a new dataset, its files published in the same transaction.
 
@@ -90,6 +118,11 @@ def _drawn(
 
 
 def _require_storable(services: Services, n_samples: int, n_features: int) -> None:
+    if n_features > _MOST_FEATURES:
+        raise Unprocessable(
+            f"The points have {n_features} features; at most {_MOST_FEATURES} are stored.",
+            code="DATASET_TOO_LARGE",
+        )
     size, limit = n_samples * n_features * 8, services.settings.max_dataset_bytes
     if size > limit:
         raise Unprocessable(

@@ -1,21 +1,19 @@
 """Points in requests: the media types that they may come in, and the arrays that come out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Depends, Query, Request
+from fastapi import Query, Request
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
-from starlette.concurrency import run_in_threadpool
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.api.bodies import Raw, parse, require_media_type
-from service.api.services import Services, Use
+from service.api.bodies import parse
+from service.api.services import Services
 from service.codecs.points import InvalidPoints, Wanted
-from service.codecs.registry import CSV, JSON, READERS, read
+from service.codecs.registry import CSV, JSON, READERS
 from service.errors import FieldError, ServiceError, Unprocessable
 from service.schemas.mixture import PointsBody
 from service.schemas.numbers import Columns
@@ -83,15 +81,6 @@ def readable() -> Iterator[None]:
         raise Unprocessable(f"The points cannot be taken: {error}.", errors, code="INVALID_POINTS") from error
 
 
-async def _points(request: Request, body: Raw, services: Use, columns: ColumnsQuery = None) -> PostedPoints:
-    media_type = require_media_type(request, POINT_TYPES)
-    if media_type != JSON:
-        asked = wanted(request, services, columns)
-        return await run_in_threadpool(_decoded, media_type, body, asked)
-    refuse_columns(columns)
-    return await run_in_threadpool(points_of_json, body)
-
-
 _NAMES: TypeAdapter[list[str] | None] = TypeAdapter(Columns | None)
 
 
@@ -110,15 +99,16 @@ def require_names(columns: list[str] | None) -> None:
         raise Unprocessable(f"In the points, {message}.", [FieldError(("columns",), message)]) from error
 
 
-def refuse_columns(columns: str | None) -> None:
-    """Refuses `?columns=` beside a JSON body.
+def refuse_beside_json(**parameters: str | None) -> None:
+    """Refuses query parameters that a JSON body has fields for.
 
     Raises:
-        Unprocessable: It is there.
+        Unprocessable: One is there.
     """
-    if columns is not None:
-        message = "goes with other formats; a JSON body has its own columns"
-        raise Unprocessable(f"columns {message}.", [FieldError(("columns",), message)])
+    for parameter, value in parameters.items():
+        if value is not None:
+            message = "goes with other formats; in JSON it is a field of the body"
+            raise Unprocessable(f"{parameter} {message}.", [FieldError((parameter,), message)])
 
 
 def points_of_json(body: bytes) -> PostedPoints:
@@ -133,28 +123,21 @@ def points_of_json(body: bytes) -> PostedPoints:
     return PostedPoints(points, parsed.columns)
 
 
-def _decoded(media_type: str, body: bytes, asked: Wanted) -> PostedPoints:
-    with readable():
-        decoded = read(media_type, BytesIO(body), asked)
-        require_names(decoded.columns)
-        chunks = [np.ascontiguousarray(chunk) for chunk in decoded.chunks]
-    return PostedPoints(chunks[0] if len(chunks) == 1 else np.concatenate(chunks), decoded.columns)
-
-
-PointsIn = Annotated[PostedPoints, Depends(_points)]
-
-
-def documented() -> dict[str, Any]:
-    """Returns the part of an operation's OpenAPI that tells of points in its body."""
-    json_schema = {"$ref": f"#/components/schemas/{PointsBody.__name__}"}
+def documented(model: type[BaseModel] = PointsBody) -> dict[str, Any]:
+    """Returns the part of an operation's OpenAPI that tells of points in its body, which is this as JSON."""
+    json_schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": point_content(json_schema)}}
 
 
 def point_content(json_schema: dict[str, Any]) -> dict[str, Any]:
     """Returns OpenAPI's media types of a body of points, which is this as JSON."""
-    binary = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in READERS}
     text = {CSV: {"schema": {"type": "string"}, "example": _CSV}}
-    return {JSON: {"schema": json_schema}} | binary | text
+    return {JSON: {"schema": json_schema}} | binary_content(READERS) | text
+
+
+def binary_content(media_types: Iterable[str]) -> dict[str, Any]:
+    """Returns OpenAPI's media types of bodies that are not text."""
+    return {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
 
 
 def column_order(given: Sequence[str] | None, expected: Sequence[str] | None) -> list[int] | None:
@@ -221,19 +204,15 @@ def require_columns(columns: list[str] | None, n_features: int) -> None:
         raise Unprocessable(f"The columns do not fit: {message}.", [FieldError(("columns",), message)])
 
 
-JSON_BYTES_PER_NUMBER = 20
-
-
-def require_servable(n_numbers: int, what: str, max_answer_bytes: int) -> None:
+def require_servable(n_bytes: int, what: str, max_answer_bytes: int) -> None:
     """Refuses what would make an answer too large, before it is computed.
 
     Raises:
         Unprocessable: It would be.
     """
-    estimate = n_numbers * JSON_BYTES_PER_NUMBER
-    if estimate > max_answer_bytes:
+    if n_bytes > max_answer_bytes:
         raise Unprocessable(
-            f"The answer would hold {what}: about {estimate} bytes as JSON, where "
-            f"{max_answer_bytes} are served. Ask for it in parts.",
+            f"The answer would hold {what}: about {n_bytes} bytes, where {max_answer_bytes} are served. "
+            "Ask for it in parts.",
             code="ANSWER_TOO_LARGE",
         )

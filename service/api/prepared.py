@@ -20,7 +20,8 @@ from service.storage.database import Database
 from service.storage.owners import acting_owner
 
 # The same in every replica, or deletions would not wait long enough for the others.
-LEASE_SECONDS = 0.1
+LEASE_SECONDS = 0.2
+_REFRESH_SECONDS = 0.75 * LEASE_SECONDS
 # Clocks of different machines do not run at the very same rate.
 _LONGEST_LEASE_SECONDS = 1.2 * LEASE_SECONDS
 
@@ -86,7 +87,7 @@ class PreparedMixtures:
         kept = self._kept.get(key)
         if kept is not None and asked_at < kept.seen_at + LEASE_SECONDS:
             self._kept.move_to_end(key)
-            if asked_at >= kept.seen_at + LEASE_SECONDS / 2:
+            if asked_at >= kept.seen_at + _REFRESH_SECONDS:
                 self._read(key)  # so that who comes when the lease has ended need not wait
             return kept.prepared
         while kept is None or asked_at >= kept.seen_at + LEASE_SECONDS:

@@ -1,31 +1,41 @@
 """What a mixture can be asked: log-densities, responsibilities, samples."""
 
 import secrets
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
-import torch
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from torch import Tensor
 
-from service.api.answers import JSON, JsonAnswer, negotiate
-from service.api.bodies import documented, json_body
-from service.api.points import PointsIn, PostedPoints, in_order, require_servable
+from service.api.answers import JsonAnswer, negotiate
+from service.api.bodies import documented, json_body, require_media_type
+from service.api.inflow import inflow
+from service.api.many_points import answered
+from service.api.outflow import OutflowAnswer
+from service.api.per_point import Field, flat, indexed, written
+from service.api.points import POINT_TYPES, ColumnsQuery, binary_content, require_servable, wanted
 from service.api.points import documented as documented_points
-from service.api.quick import Question, quick_route
+from service.api.quick import quick_route
+from service.api.scoring import Question
 from service.api.services import Services, Use
+from service.codecs.registry import ARROW, JSON, NPY, WRITABLE
 from service.mixture import GaussianMixture
 from service.schemas.mixture import LogDensityAnswer, ResponsibilitiesAnswer, SamplesAnswer, SamplesRequest
 
-_OFFERED = (JSON,)
-
-
-async def _answerable(request: Request) -> None:
-    negotiate(request, _OFFERED)
+# Drawing so many numbers takes less time than handing them to another thread.
+_FEW_NUMBERS = 4_096
+_SEED = "X-Seed"
+_BYTES_PER_NUMBER = {JSON: 20, NPY: 8, ARROW: 8}
 
 
 def _log_density(mixture: GaussianMixture, points: Tensor) -> dict[str, Tensor]:
     return {"log_density": mixture.log_density(points)}
+
+
+def _log_densities(mixture: GaussianMixture, points: Tensor) -> dict[str, Tensor]:
+    return _log_density(mixture, points) | {"component_log_density": mixture.component_log_density(points)}
 
 
 def _responsibilities(mixture: GaussianMixture, points: Tensor) -> dict[str, Tensor]:
@@ -33,84 +43,115 @@ def _responsibilities(mixture: GaussianMixture, points: Tensor) -> dict[str, Ten
     return {"responsibilities": posterior, "labels": posterior.argmax(dim=1)}
 
 
-def _log_densities(mixture: GaussianMixture, points: Tensor) -> dict[str, Tensor]:
-    return _log_density(mixture, points) | {"component_log_density": mixture.component_log_density(points)}
-
-
-_LOG_DENSITIES = {False: _log_density, True: _log_densities}
 _QUICK = {"get_log_density": _log_density, "get_responsibilities": _responsibilities}
 
-router = APIRouter(
-    prefix="/v1/mixtures/{mixture_id}",
-    tags=["questions"],
-    dependencies=[Depends(_answerable)],
-    route_class=quick_route(_QUICK),
-)
+router = APIRouter(prefix="/v1/mixtures/{mixture_id}", tags=["questions"], route_class=quick_route(_QUICK))
+
+
+def _binary(description: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": description, "content": binary_content((NPY, ARROW))}}
 
 
 @router.post(
     "/log-density",
     response_model=LogDensityAnswer,
+    responses=_binary(
+        "In nats. NPY has the array (N,) alone, per component (N, 1 + K) with the mixture's first; Arrow has "
+        "a column log_density, and component_log_density_0 and so on."
+    ),
     openapi_extra=documented_points(),
     operation_id="get_log_density",
 )
 async def log_density(
     mixture_id: str,
-    points: PointsIn,
+    request: Request,
     services: Use,
+    columns: ColumnsQuery = None,
     per_component: Annotated[bool, Query(description="adds component_log_density (N, K)")] = False,
 ) -> Response:
     """Returns the log-density of each point, in nats."""
-    mixture, asked = await _asked(services, mixture_id, points)
-    n_numbers = len(asked) * (1 + per_component * mixture.n_components)
-    require_servable(n_numbers, f"log-densities of {len(asked)} points", services.settings.max_answer_bytes)
-    return await run_in_threadpool(_rendered, _LOG_DENSITIES[per_component], mixture, asked)
+    question = _log_densities if per_component else _log_density
+    return await _about_many(request, services, mixture_id, columns, question)
 
 
 @router.post(
     "/responsibilities",
     response_model=ResponsibilitiesAnswer,
+    responses=_binary(
+        "NPY has the responsibilities (N, K) alone; Arrow has columns responsibilities_0 and so on, and "
+        "labels."
+    ),
     openapi_extra=documented_points(),
     operation_id="get_responsibilities",
 )
-async def responsibilities(mixture_id: str, points: PointsIn, services: Use) -> Response:
+async def responsibilities(
+    mixture_id: str, request: Request, services: Use, columns: ColumnsQuery = None
+) -> Response:
     """Returns the posterior probability of each component for each point, and the likeliest component."""
-    mixture, asked = await _asked(services, mixture_id, points)
-    n_numbers = len(asked) * (1 + mixture.n_components)
-    require_servable(
-        n_numbers, f"responsibilities of {len(asked)} points", services.settings.max_answer_bytes
-    )
-    return await run_in_threadpool(_rendered, _responsibilities, mixture, asked)
+    return await _about_many(request, services, mixture_id, columns, _responsibilities)
 
 
 @router.post(
     "/samples",
     response_model=SamplesAnswer,
+    responses=_binary(
+        f"NPY has the points (N, D) alone; Arrow has a column for each feature, and components. The seed is "
+        f"in the header {_SEED}."
+    ),
     openapi_extra=documented(SamplesRequest),
     operation_id="draw_samples",
 )
 async def samples(
-    mixture_id: str, body: Annotated[SamplesRequest, Depends(json_body(SamplesRequest))], services: Use
+    mixture_id: str,
+    request: Request,
+    body: Annotated[SamplesRequest, Depends(json_body(SamplesRequest))],
+    services: Use,
 ) -> Response:
-    """Draws points, independent and identically distributed in the order given."""
-    mixture = (await services.prepared.get(mixture_id)).mixture
-    n_numbers = body.n_samples * (mixture.n_features + 1)
-    require_servable(n_numbers, f"{body.n_samples} points", services.settings.max_answer_bytes)
+    """Draws points, independent and identically distributed in the order given.
+
+    A seed names the same points however many are drawn.
+    """
+    media_type = negotiate(request, WRITABLE)
+    prepared = await services.prepared.get(mixture_id)
+    mixture, n_samples = prepared.mixture, body.n_samples
+    n_numbers = n_samples * (mixture.n_features + 1)
+    size, limit = n_numbers * _BYTES_PER_NUMBER[media_type], services.settings.max_answer_bytes
+    require_servable(size, f"{n_samples} points", limit)
     seed = secrets.randbits(53) if body.seed is None else body.seed
-    return await run_in_threadpool(_drawn, mixture, body.n_samples, seed)
+    headers = {_SEED: str(seed), "Vary": "Accept"}
+    if media_type == JSON and n_numbers <= _FEW_NUMBERS:
+        points, components = mixture.sample(n_samples, seed)
+        answer = {"points": points.tolist(), "components": components.tolist(), "seed": seed}
+        return JsonAnswer(answer, headers=headers)
+    names = prepared.columns or [f"x{index}" for index in range(mixture.n_features)]
+    drawn = services.scoring.samples(mixture, n_samples, seed)
+    pieces = written(
+        media_type,
+        [Field("points", names), flat("components", "int64")],
+        ([array.numpy() for array in arrays] for arrays in drawn),
+        n_samples,
+        services.store.scratch,
+        {"seed": seed},
+    )
+    return StreamingResponse(pieces, headers=headers, media_type=media_type)
 
 
-def _rendered(question: Question, mixture: GaussianMixture, points: Tensor) -> Response:
-    return JsonAnswer({name: values.tolist() for name, values in question(mixture, points).items()})
+def _fields(question: Question, n_components: int) -> list[Field]:
+    if question is _responsibilities:
+        return [indexed("responsibilities", n_components), flat("labels", "int64")]
+    alone = [flat("log_density")]
+    return alone if question is _log_density else [*alone, indexed("component_log_density", n_components)]
 
 
-def _drawn(mixture: GaussianMixture, n_samples: int, seed: int) -> Response:
-    points, components = mixture.sample(n_samples, seed)
-    return JsonAnswer({"points": points.tolist(), "components": components.tolist(), "seed": seed})
-
-
-async def _asked(services: Services, mixture_id: str, points: PostedPoints) -> tuple[GaussianMixture, Tensor]:
-    """Returns the mixture, and the points (N, D) with their columns in its order."""
-    asked = await services.prepared.get(mixture_id)
-    rows = in_order(points, asked.mixture.n_features, asked.columns)
-    return asked.mixture, torch.from_numpy(rows)
+async def _about_many(
+    request: Request, services: Services, mixture_id: str, columns: str | None, question: Question
+) -> Response:
+    """Reads the points as they come, computes meanwhile, and answers when all is done."""
+    media_type = negotiate(request, WRITABLE)
+    source = require_media_type(request, POINT_TYPES), wanted(request, services, columns)
+    prepared = await services.prepared.get(mixture_id)
+    fields = _fields(question, prepared.mixture.n_components)
+    async with inflow(request, services.settings.max_body_bytes) as body:
+        work = partial(answered, services, body, source, prepared, question, fields, media_type)
+        outflow = await to_thread.run_sync(work, limiter=services.scoring.readers)
+    return OutflowAnswer(outflow, media_type)

@@ -11,16 +11,12 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
-from torch import Tensor
 
 from service.api.answers import JSON, JsonAnswer
 from service.api.inflow import disconnected
 from service.api.points import in_order, points_of_json
+from service.api.scoring import Question
 from service.api.services import Services
-from service.mixture import GaussianMixture
-
-Question = Callable[[GaussianMixture, Tensor], Mapping[str, Tensor]]
-"""What is answered about points (n, D): arrays of n rows by their names."""
 
 # What takes longer than a small part of a millisecond would hold up all other clients.
 _MOST_BYTES = 16_384

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.api.fit_watcher import FitWatcher
 from service.api.prepared import PreparedMixtures
+from service.api.scoring import Scoring
 from service.api.upkeep import Upkeep
 from service.settings import Settings
 from service.storage.database import Database
@@ -25,6 +27,8 @@ class Services:
     upkeep: Upkeep
     limits: OwnerLimits
     prepared: PreparedMixtures
+    scoring: Scoring
+    upload_threads: CapacityLimiter
 
 
 async def _services(request: Request) -> Services:

@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Iterable, Iterator
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def _header(stream: Stream) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     parse = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
         shape, fortran_order, dtype = parse(header, max_header_size=_LARGEST_HEADER)
-    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise InvalidPoints(f"the array's header cannot be read; {_SPOKEN}") from error
     if any(isinstance(size, bool) or size < 0 for size in shape):
         raise InvalidPoints("the array's shape is not made of whole numbers at least 0")

@@ -143,14 +143,9 @@ class DatasetStore:
         path = self._drafts / new_id("drf")
         writer: ColumnFileWriter | None = None
         try:
-            writer = ColumnFileWriter(path, n_columns, dtype)
-            yield Draft(path, writer, n_columns, dtype)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise ServiceError(
-                "STORAGE_FULL", 507, "The service has no room left on its disk for points."
-            ) from error
+            with full_disk_is_said():
+                writer = ColumnFileWriter(path, n_columns, dtype)
+                yield Draft(path, writer, n_columns, dtype)
         finally:
             if writer is not None:
                 writer.abandon()
@@ -184,6 +179,23 @@ class DatasetStore:
             with suppress(FileNotFoundError):  # published or given up meanwhile
                 if path.stat().st_mtime < limit:
                     path.unlink()
+
+
+@contextmanager
+def full_disk_is_said() -> Iterator[None]:
+    """Says so when there is no room for what the block writes.
+
+    Raises:
+        ServiceError: The disk is full (STORAGE_FULL).
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ServiceError(
+            "STORAGE_FULL", 507, "The service has no room left on its disk for points."
+        ) from error
 
 
 def _flush_to_disk(path: Path) -> None:

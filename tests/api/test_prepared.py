@@ -131,7 +131,7 @@ def test_many_questions_read_little(database: Database) -> None:
         return n_answers, now() - begun
 
     n_answers, seconds = run(scenario(), theirs)
-    # One after each half of a lease, one at the start, one that may still be under way.
+    # One after most of each lease, one at the start, one that may still be under way.
     assert watched.n_reads <= 2 + seconds / (LEASE_SECONDS / 2)
     assert watched.n_reads < n_answers / 20
 
