@@ -52,16 +52,16 @@ def screened(sample: StandardizedPoints, family: Family, components: Components)
         regularization=REGULARIZATION,
         error_bound=0.01 * TOLERANCE,
     )
-    start_densities = _log_densities(statistics, components)
+    start_densities = log_densities_somewhere(statistics, components)
     alike = _alike(start_densities, [0.0] * components.means.shape[0])
     kept = sorted(set(alike))
     components, values = _climbed(statistics, family, components.rows(torch.tensor(kept)))
-    densities = _log_densities(statistics, components)
+    densities = log_densities_somewhere(statistics, components)
     same = _alike(densities, values)
     floored = _floored(components)
     place = {row: i for i, row in enumerate(kept)}
     rows = [place[row] for row in alike]
-    behind = _behind(densities, values, floored, sample.n_samples)
+    behind = behind_best(densities, values, floored, sample.n_samples)
     return Screened(
         components.rows(torch.tensor(rows)),
         [values[row] for row in rows],
@@ -114,7 +114,7 @@ def _floored(components: Components) -> list[bool]:
     return narrow
 
 
-def _behind(densities: Tensor, values: list[float], floored: list[bool], n_samples: int) -> list[bool]:
+def behind_best(densities: Tensor, values: list[float], floored: list[bool], n_samples: int) -> list[bool]:
     """Which mixtures are behind the best honest one by more than the choice of the points explains.
 
     References:
@@ -125,7 +125,7 @@ def _behind(densities: Tensor, values: list[float], floored: list[bool], n_sampl
     return [values[best] - value > BEHIND * error for value, error in zip(values, errors, strict=True)]
 
 
-def _log_densities(statistics: StatisticsPass, components: Components) -> Tensor:
+def log_densities_somewhere(statistics: StatisticsPass, components: Components) -> Tensor:
     """Log-densities (R, n) of some points, float64, nats; rounding does not matter here."""
     features = statistics.features
     points = in_memory(statistics.data.points)

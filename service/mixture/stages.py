@@ -11,11 +11,12 @@ from service.mixture.components import Components, concatenate
 from service.mixture.journal import Journal, RestartEnd
 from service.mixture.optimizers import Objective, Optimizer
 from service.mixture.restarts import Sight, Watch, run_restarts
+from service.mixture.screening import behind_best, log_densities_somewhere
 from service.mixture.starts import Starts
 from service.mixture.statistics import StatisticsPass
 
 # A sample of so many points, and so many for each free parameter, shows which optimum is the best.
-SAMPLE_POINTS, SAMPLE_POINTS_PER_PARAMETER = 5_000, 30
+SAMPLE_POINTS, SAMPLE_POINTS_PER_PARAMETER = 5_000, 10
 # Below this many times the sample, looking at all points from the start costs little more.
 WORTHWHILE = 4
 # On a sample the likelihood is only known to its noise; a tolerance far below that is lost work.
@@ -148,8 +149,9 @@ class Stages:
         rehearsed = self._stage("sample", sampled, lambda: _firsts(ends, contenders), loose, watch, race=True)
         share = size / self._objective.statistics.data.n_samples
         _share(ends, contenders, [_left_behind(end, share) for end in rehearsed])
-        joined = _groups(sampled, rehearsed, contenders, loose)
-        return joined + [group for group in groups if group not in contenders], joined[:FINALISTS]
+        joined, behind = _groups(sampled, rehearsed, contenders, loose)
+        finalists = [group for group, hopeless in zip(joined, behind, strict=True) if not hopeless]
+        return joined + [group for group in groups if group not in contenders], finalists[:FINALISTS]
 
     def _heat(self, part: str, ends: list[RestartEnd], groups: list[list[int]], *, race: bool) -> None:
         """Runs these groups on all points from where they stand."""
@@ -216,28 +218,34 @@ def _sampled(objective: Objective, size: int, generator: torch.Generator) -> Obj
 
 def _groups(
     objective: Objective, ends: list[RestartEnd], before: list[list[int]], tolerance: float
-) -> list[list[int]]:
+) -> tuple[list[list[int]], list[bool]]:
     """Groups joined that found the same optimum on the sample, best optimum first; collapsed ones in none.
+
+    Beside them, which are behind the best by more than the choice of the sample explains.
 
     A component at the floor of a sample may be nothing but a coincidence of it; such optima come last.
     """
     alive = [i for i, end in enumerate(ends) if end.outcome in (*FINISHED, "left_behind")]
     if not alive:
-        return []
+        return [], []
     components = concatenate([ends[i].components for i in alive])
     statistics = objective.statistics
     means = (statistics(components).log_likelihood / statistics.data.total_weight).tolist()
     floored = (components.smallest_eigenvalues() <= 10 * statistics.regularization).tolist()
     order = sorted(range(len(alive)), key=lambda row: (floored[row], -means[row]))
+    densities = log_densities_somewhere(statistics, components)
+    hopeless = behind_best(densities, means, floored, statistics.data.n_samples)
     groups: list[list[int]] = []
+    behind: list[bool] = []
     best = 0.0
     for row in order:
         if groups and abs(means[row] - best) <= 3 * tolerance * max(1.0, abs(best)):
             groups[-1] += before[alive[row]]
         else:
             groups.append(list(before[alive[row]]))
+            behind.append(hopeless[row])
             best = means[row]
-    return groups
+    return groups, behind
 
 
 def _left_behind(end: RestartEnd, share: float) -> RestartEnd:
