@@ -55,9 +55,7 @@ class Metrics:
         self.in_progress = Gauge(
             "mixserve_http_requests_in_progress", "Requests being answered", registry=self.registry
         )
-        self.scored_points = Counter(
-            "mixserve_scored_points", "Points asked about", ("question",), registry=self.registry
-        )
+        self.scored_points = Counter("mixserve_scored_points", "Points asked about", registry=self.registry)
         self.problems = Counter(
             "mixserve_http_problems", "Refusals and failures by their code", ("code",), registry=self.registry
         )

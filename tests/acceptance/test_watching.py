@@ -159,6 +159,15 @@ def test_every_process_tells_what_the_workers_have_counted(watched: Watched) -> 
         assert 10_000_000 < used < whole
 
 
+def test_points_that_are_asked_about_are_counted(watched: Watched) -> None:
+    path = f"/v1/mixtures/{watched.fit['result']['mixture_id']}/log-density"
+    (before,) = of(figures(watched.servers[1]), "mixserve_scored_points_total")
+    with watched.servers[1].client() as http:
+        for query in ("", "?per_component=true"):
+            assert http.post(path + query, json={"points": [[0.0, 0.0]] * 3}).is_success
+    assert of(figures(watched.servers[1]), "mixserve_scored_points_total") == [before + 6]
+
+
 def test_the_queue_is_told_as_it_stands(tmp_path: Path) -> None:
     with serving(tmp_path, workers=0) as server, server.client() as http:
         for _ in range(2):
