@@ -82,7 +82,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     watcher, prepared = FitWatcher(database), PreparedMixtures(database)
     scoring = Scoring(settings.scoring_threads)
     uploads = CapacityLimiter(_MOST_UPLOADS)
-    services = Services(settings, database, store, watcher, upkeep, limits, prepared, scoring, uploads, counted, tracing)
+    services = Services(
+        settings, database, store, watcher, upkeep, limits, prepared, scoring, uploads, counted, tracing
+    )
     app = FastAPI(
         title="mixserve",
         version=version("mixserve"),
