@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from service.api import (
     creation,
@@ -15,6 +17,7 @@ from service.api import (
     fit_plots,
     fits,
     health,
+    metrics,
     mixture_plots,
     mixtures,
     pages,
@@ -22,11 +25,12 @@ from service.api import (
     questions,
 )
 from service.api.answers import JsonAnswer
+from service.api.counting import Metrics
+from service.api.envelope import Envelope
 from service.api.fit_watcher import FitWatcher
 from service.api.guard import Guard
 from service.api.prepared import PreparedMixtures
 from service.api.query import refuse_unknown
-from service.api.request_ids import RequestIds
 from service.api.scoring import Scoring
 from service.api.services import Services
 from service.api.upkeep import Upkeep
@@ -34,6 +38,7 @@ from service.settings import Settings
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.owner_limits import OwnerLimits
+from service.tracing import start_tracing
 
 # More wait for one of these to end; each holds some chunks of points.
 _MOST_UPLOADS = 32
@@ -45,6 +50,19 @@ ask the **mixture** it ends in for log-densities, responsibilities and samples. 
 `application/problem+json`. A number that is not finite is written as `"Infinity"`, `"-Infinity"` or `"NaN"`.
 """
 
+_CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST", "DELETE"],
+    "allow_headers": [
+        "Authorization", "Content-Type", "Content-Encoding", "Idempotency-Key", "If-None-Match",
+        "Last-Event-ID", "Prefer", "X-Request-Id",
+    ],
+    "expose_headers": [
+        "ETag", "Idempotent-Replayed", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy",
+        "Retry-After", "X-Request-Id",
+    ],
+    "max_age": 600,
+}  # fmt: skip
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Returns the app, on a database that has been migrated.
@@ -55,6 +73,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
     store = DatasetStore(settings.dataset_store_folder)
+    tracing = start_tracing(settings, "mixserve-api")
+    counted = Metrics(database, settings.lease_seconds)
     limits = OwnerLimits(
         settings.owner_max_queued_fits, settings.owner_max_stored_bytes, settings.owner_max_device_seconds
     )
@@ -62,7 +82,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     watcher, prepared = FitWatcher(database), PreparedMixtures(database)
     scoring = Scoring(settings.scoring_threads)
     uploads = CapacityLimiter(_MOST_UPLOADS)
-    services = Services(settings, database, store, watcher, upkeep, limits, prepared, scoring, uploads)
+    services = Services(
+        settings, database, store, watcher, upkeep, limits, prepared, scoring, uploads, counted, tracing
+    )
     app = FastAPI(
         title="mixserve",
         version=version("mixserve"),
@@ -70,6 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=_lifespan,
         docs_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
         redoc_url=None,
         redirect_slashes=False,
         default_response_class=JsonAnswer,
@@ -78,19 +101,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.services = services
     # Questions come first, being asked the most often; events come before fits, which answer JSON only.
     rooms = (
-        questions, datasets, fit_events, fits, mixtures, mixture_plots, fit_plots, health, pages,
+        questions, datasets, fit_events, fits, mixtures, mixture_plots, fit_plots, health, metrics, pages,
     )  # fmt: skip
     routers = [room.router for room in rooms]
     # The one added last is the first to see a request.
     routes = [route for router in routers for route in router.routes]
     app.add_middleware(Guard, settings=settings, database=database, routes=routes)
-    app.add_middleware(RequestIds)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(), **_CORS)
+    app.add_middleware(Envelope, metrics=counted, tracing=tracing, any_origin=bool(settings.cors_origins))
     problems.install(app)
     app.add_exception_handler(creation.Replayed, creation.replay)
     for router in routers:
         app.include_router(router)
     docs.install(app)
-    pages.install(app)
+    pages.install(app, settings.docs)
     return app
 
 
@@ -105,3 +130,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.scoring.close()
     await services.prepared.close()
     services.database.close()
+    services.tracing.close()

@@ -1,6 +1,5 @@
 """The command `mixserve`."""
 
-import logging
 import os
 import signal
 import socket
@@ -13,7 +12,9 @@ import typer
 
 from service import key_commands
 from service.command_line import DataDir, fail, said_plainly, settings_from
+from service.logs import start_logging
 from service.settings import Settings
+from service.tracing import start_tracing
 
 app = typer.Typer(
     help="Fits Gaussian mixture models by gradient descent, and answers questions about them over HTTP.",
@@ -42,7 +43,7 @@ def serve(
     Example: mixserve serve --port 8000 --data-dir ./mixserve-data
     """
     settings = settings_from(data_dir)
-    _start_logging()
+    start_logging(settings)
     _require_guarded(host, settings)
     from service import server
 
@@ -62,7 +63,7 @@ def worker(
     Example: MIXSERVE_DATABASE_URL=postgresql+psycopg://db/mixserve mixserve worker --device cuda:0
     """
     settings = settings_from(data_dir)
-    _start_logging()
+    start_logging(settings)
     from service.storage.database import Database
     from service.worker.fitter_process import DeviceMissing, FitterDied
     from service.worker.keeper import pulse
@@ -70,7 +71,8 @@ def worker(
 
     with said_plainly():
         database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
-    supervisor = Supervisor(settings, database, device)
+        tracing = start_tracing(settings, "mixserve-worker")
+    supervisor = Supervisor(settings, database, device, tracing)
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -87,6 +89,8 @@ def worker(
         fail(str(error))
     except FitterDied as error:
         fail(f"the process that does the fits did not start: {error}")
+    finally:
+        tracing.close()
 
 
 @app.command()
@@ -139,14 +143,6 @@ def _listen(host: str, port: int) -> socket.socket:
 def _stop_when_stdin_closes(supervisor: Any) -> None:
     os.read(sys.stdin.fileno(), 1)
     supervisor.stop()
-
-
-def _start_logging() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    for name in ("alembic", "uvicorn.access"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

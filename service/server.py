@@ -47,7 +47,9 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
     services: Services = app.state.services
     migrations.upgrade(services.database)
     keeper = Keeper(slots(device, n_workers), _environment(settings), settings.lease_seconds)
-    config = uvicorn.Config(app, access_log=False, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS)
+    config = uvicorn.Config(
+        app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=_GRACE_SECONDS
+    )
     # A body of points is millions of small lists without cycles: looking through them again and again takes
     # longer than parsing them.
     gc.freeze()

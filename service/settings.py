@@ -51,6 +51,16 @@ class Settings(BaseSettings):
     retention_days: float | None = Field(
         None, gt=0, description="ended fits older than this are removed; none: kept until deleted"
     )
+    cors_origins: str = Field(
+        "",
+        description="origins whose pages may call the API, separated by spaces; * for any; none unless given",
+    )
+    docs: bool = Field(True, description="whether /docs and /openapi.json are there")
+    otlp_endpoint: str = Field("", description="where to send traces, such as http://collector:4318")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: lines for people on a terminal, JSON elsewhere"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least to write")
     auth: Literal["none", "keys", "trusted-network"] = Field(
         "none",
         description="none: loopback only; keys: requests carry one; "

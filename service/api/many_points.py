@@ -59,6 +59,7 @@ def answered(
                 next(pieces)  # a header, which must know how many there are
             for piece in pieces:
                 outflow.append(piece)
+        services.metrics.scored_points.inc(counted.n_rows)
         if media_type == NPY:
             outflow.head = next(npy.write(npy_shape(fields, counted.n_rows), ()))
     except BaseException:

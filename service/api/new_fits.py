@@ -53,6 +53,7 @@ def queued_fit(services: Services, request: FitRequest) -> Iterator[tuple[Sessio
             estimated_seconds=estimated_seconds(request, dataset.n_samples, dataset.n_features),
             fit_metadata=request.metadata,
             weights_sha256=weights.sha256 if weights else None,
+            traceparent=services.tracing.traceparent(),
         )
         yield session, fits.submit(session, row, services.settings.max_queued_fits)
 

@@ -22,9 +22,11 @@ _HEADERS = {
 router = APIRouter(include_in_schema=False)
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, with_docs: bool) -> None:
     """Serves the pages' files."""
     app.mount("/static", StaticFiles(directory=WEB), name="static")
+    if with_docs:
+        app.add_api_route("/docs", docs, include_in_schema=False)
 
 
 @router.get("/")
@@ -33,7 +35,6 @@ async def first_page() -> FileResponse:
     return FileResponse(WEB / "index.html", headers=_HEADERS)
 
 
-@router.get("/docs")
 async def docs() -> FileResponse:
     """Returns the page that reads the OpenAPI document, with no other host involved."""
     return FileResponse(WEB / "docs.html", headers=_HEADERS)

@@ -12,6 +12,7 @@ from starlette.routing import Match
 
 from service.api.request_ids import request_id_of
 from service.errors import FieldError, ServiceError, Unprocessable
+from service.logs import redacted
 from service.mixture import InvalidMixture
 
 MEDIA_TYPE = "application/problem+json"
@@ -28,7 +29,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(InvalidMixture, _invalid_mixture)
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_exception_handler(Exception, unforeseen)
 
 
 def render(request: Request, error: ServiceError) -> Response:
@@ -47,8 +48,10 @@ def render(request: Request, error: ServiceError) -> Response:
             {"pointer": field.pointer[:_LONGEST_POINTER], "message": field.message}
             for field in error.errors[:_MOST_ERRORS]
         ]
+    request.state.problem_code = error.code
     headers = {"X-Request-Id": problem["request_id"], **error.headers}
-    return Response(to_json(problem), error.status, headers, MEDIA_TYPE)
+    # A path may repeat a key that was put there by mistake.
+    return Response(redacted(to_json(problem).decode()), error.status, headers, MEDIA_TYPE)
 
 
 def field_errors(details: Iterable[ErrorDetails]) -> list[FieldError]:
@@ -115,7 +118,8 @@ def _allowed(request: Request) -> str:
     return ", ".join(matched)
 
 
-def _unforeseen(request: Request, error: Exception) -> Response:
+def unforeseen(request: Request, error: Exception) -> Response:
+    """Returns what a client reads of a mistake of ours: its request id and nothing else."""
     del error  # the server logs it with its traceback; a client learns where to point
     detail = "Something went wrong inside the service; its log has the details under this request id."
     return render(request, ServiceError("INTERNAL", 500, detail))

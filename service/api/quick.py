@@ -77,6 +77,7 @@ async def _answer(request: Request, services: Services, question: Question) -> R
     posted = points_of_json(body)
     asked = await services.prepared.get(request.path_params["mixture_id"])
     points = torch.from_numpy(in_order(posted, asked.mixture.n_features, asked.columns))
+    services.metrics.scored_points.inc(len(points))
     if len(points) * asked.mixture.covariances_cholesky.numel() > _MOST_PRODUCTS:
         answer = await run_in_threadpool(question, asked.mixture, points)
     else:

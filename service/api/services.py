@@ -6,6 +6,7 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from service.api.counting import Metrics
 from service.api.fit_watcher import FitWatcher
 from service.api.prepared import PreparedMixtures
 from service.api.scoring import Scoring
@@ -14,6 +15,7 @@ from service.settings import Settings
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.owner_limits import OwnerLimits
+from service.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Services:
     prepared: PreparedMixtures
     scoring: Scoring
     upload_threads: CapacityLimiter
+    metrics: Metrics
+    tracing: Tracing
 
 
 async def _services(request: Request) -> Services:

@@ -87,8 +87,9 @@ def standardize(
         InvalidFit: for a feature that is the same in every point, which leaves the likelihood unbounded.
     """
     shift, variance, largest = _moments(points, sample_weights)
-    # Rounding alone gives a constant feature a standard deviation of some eps times its size.
-    rounding = 8 * torch.finfo(points.dtype).eps * largest
+    # Rounding alone gives a constant feature a standard deviation of some eps times its size; moments are
+    # float64 whatever the points are, so that float32 points a few of their last places apart still differ.
+    rounding = 8 * torch.finfo(torch.float64).eps * largest
     constant = variance.sqrt() <= rounding
     if bool(constant.any()):
         i = int(constant.nonzero()[0][0])

@@ -127,6 +127,8 @@ def _claimed(session: Session, row: FitRow) -> Claim:
         columns=dataset.columns,
         n_samples=dataset.n_samples,
         n_features=dataset.n_features,
+        waited_seconds=0.0 if row.claimed_at is None else (row.claimed_at - row.created_at).total_seconds(),
+        traceparent=row.traceparent,
         checkpoint=row.checkpoint,
     )
 

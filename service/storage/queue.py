@@ -37,6 +37,8 @@ class Claim:
     columns: list[str] | None
     n_samples: int
     n_features: int
+    waited_seconds: float = 0.0
+    traceparent: str | None = None
     checkpoint: bytes | None = field(default=None, repr=False)
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -52,9 +53,11 @@ def register(database: Database, device: Device) -> str:
         return row.id
 
 
-def heartbeat(database: Database, worker_id: str) -> bool:
-    """Says that a worker is alive; False when it has been forgotten and must register anew."""
-    statement = update(WorkerRow).where(WorkerRow.id == worker_id).values(last_heartbeat_at=now_plus())
+def heartbeat(database: Database, worker_id: str, figures: dict[str, Any] | None = None) -> bool:
+    """Says that a worker is alive, and what it has counted; False when it was forgotten and must register."""
+    said = {} if figures is None else {"figures": figures}
+    statement = update(WorkerRow).where(WorkerRow.id == worker_id)
+    statement = statement.values(last_heartbeat_at=now_plus(), **said)
     with database.write() as session:
         known = session.scalar(statement.returning(WorkerRow.id).execution_options(synchronize_session=False))
         return known is not None

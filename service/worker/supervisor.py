@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from structlog.contextvars import bound_contextvars
+
 from service.errors import ServiceError
 from service.settings import Settings
 from service.storage import changes, claims, queue, workers
 from service.storage.database import Database
 from service.storage.queue import Claim, Standing
+from service.tracing import Tracing
+from service.worker.figures import Figures
 from service.worker.fitter_process import FitterDied, FitterProcess
 from service.worker.messages import Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
 
@@ -57,13 +61,17 @@ class _Work:
 class Supervisor:
     """Runs until told to stop. One supervisor serves one device slot."""
 
-    def __init__(self, settings: Settings, database: Database, device: str) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, device: str, tracing: Tracing | None = None
+    ) -> None:
         self._settings = settings
         self._database = database
         self._wanted_device = device
         self._stopping = threading.Event()
         self._heartbeat_seconds = settings.lease_seconds / _HEARTBEATS_PER_LEASE
         self._heartbeat_due = 0.0
+        self._figures = Figures()
+        self._tracing = tracing or Tracing()
 
     def stop(self) -> None:
         """Asks it to give its fit back and end; safe in a signal handler."""
@@ -99,7 +107,7 @@ class Supervisor:
                     self._fitter = self._new_fitter()
                 claim = self._insist(self._claim)
                 if claim is not None:
-                    self._do(claim)
+                    self._do_traced(claim)
                 else:
                     self._changes.wait(min(_IDLE_SECONDS, self._heartbeat_seconds))
                 self._insist(self._say_alive)
@@ -118,7 +126,7 @@ class Supervisor:
         """Tells that this worker is there, when that is due."""
         now = time.monotonic()
         if now >= self._heartbeat_due:
-            if not workers.heartbeat(self._database, self._worker_id):
+            if not workers.heartbeat(self._database, self._worker_id, self._figures.summary()):
                 self._worker_id = self._register()
             self._heartbeat_due = now + self._heartbeat_seconds
 
@@ -131,7 +139,20 @@ class Supervisor:
             max_attempts=self._settings.max_attempts,
         )
 
-    def _do(self, claim: Claim) -> None:
+    def _do_traced(self, claim: Claim) -> None:
+        about = {"fit_id": claim.fit_id, "worker_id": self._worker_id}
+        with (
+            bound_contextvars(**about),
+            self._tracing.fit(claim.traceparent, **about, attempt=claim.attempt) as span,
+        ):
+            self._figures.begin(claim)
+            ended = self._do(claim)
+            span.said(outcome="lost" if ended is None else type(ended).__name__.lower())
+            if ended is not None:
+                self._figures.end(claim, ended, self._fitter.process_id)
+
+    def _do(self, claim: Claim) -> Ended | None:
+        """Returns how the fit ended, or None when it was lost."""
         now = time.monotonic()
         logger.info("fit %s begins, attempt %d", claim.fit_id, claim.attempt)
         timeout = claim.timeout_seconds if claim.timeout_seconds is not None else float("inf")
@@ -144,6 +165,7 @@ class Supervisor:
             ended = self._end_of_orphan(work)
         if ended is not None:
             self._settle(work, ended)
+        return ended
 
     def _watch_over(self, work: _Work) -> Ended | None:
         """Returns how the fit ended, or None when it is no longer this worker's."""
@@ -161,6 +183,7 @@ class Supervisor:
                     "fit %s has been taken over; what was computed is discarded", work.claim.fit_id
                 )
                 self._fitter.kill()
+                self._figures.lose("lost_leases")
                 return None
             self._enforce(work, standing)
             if time.monotonic() >= work.kill_at:
@@ -213,6 +236,7 @@ class Supervisor:
         """Returns how a fit ends whose process has died, or None when it goes back as a loss."""
         if work.stop_outcome is not None or self._stopping.is_set():
             return Stopped()  # a signal to the whole group reaches both
+        self._figures.lose("lost_processes")
         self._insist(lambda: queue.lose(self._database, work.claim, self._settings.max_attempts))
         return None
 

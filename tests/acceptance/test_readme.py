@@ -92,7 +92,9 @@ def test_every_setting_and_every_command_is_in_a_table():
     units = {"GiB": 2**30, "MiB": 2**20}
     for name, default in rows.items():
         value = Settings.model_fields[name.removeprefix("MIXSERVE_").lower()].default
-        if isinstance(value, int | float):
+        if isinstance(value, bool):
+            assert default == f"`{str(value).lower()}`"
+        elif isinstance(value, int | float):
             number, _, unit = default.partition(" ")
             assert float(number) * units.get(unit, 1) == value, name
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}

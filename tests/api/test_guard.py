@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from service.app import create_app
 from service.settings import Settings
@@ -70,7 +71,7 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     url = f"sqlite:///{data_dir / 'mixserve.sqlite3'}"
     if request.param == "postgresql":
         url = request.getfixturevalue("postgresql_server").create(migrated=False)
-    with serving(data_dir, workers=1, database_url=url, auth="keys") as server:
+    with serving(data_dir, workers=1, database_url=url, auth="keys", log_level="debug") as server:
         database = Database(url)
         yield Service(server, url, database)
         database.close()
@@ -269,3 +270,35 @@ def _mixserve(service: Service, *arguments: str) -> subprocess.CompletedProcess[
     done = subprocess.run(command(*arguments), env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def test_a_key_is_in_no_log_no_answer_and_no_database(service: Service) -> None:
+    canary = service.key("a", "read")
+    with service.client(canary) as http:
+        paths = ("/v1/fits", f"/v1/fits/{canary}", f"/v1/fits?{canary}=1", f"/{canary}", "/livez")
+        answers = [http.get(path) for path in paths]
+        answers.append(http.get("/livez", headers={"X-Request-Id": canary[:40]}))
+        answers.append(http.post("/v1/datasets", json={canary: 1}))
+        answers.append(http.get("/v1/fits", headers={"Authorization": f"Basic {canary}"}))
+        answers.append(http.get("/v1/fits", headers={"Accept": canary}))
+    assert {answer.status_code for answer in answers} >= {200, 401, 403, 404, 406, 422}
+    secret = canary[5:-6]
+    for answer in answers:
+        assert secret not in answer.text
+    assert "service.access" in service.server.log
+    assert "mixs_..." in service.server.log  # it was there to be seen
+    assert '"level":"debug"' in service.server.log
+    assert secret not in service.server.log
+    assert secret not in _dumped(service.database)
+    for path in service.server.data_dir.rglob("*"):
+        assert path.is_dir() or secret.encode() not in path.read_bytes()
+
+
+def _dumped(database: Database) -> str:
+    with database.read() as session:
+        if database.is_sqlite:
+            return "\n".join(session.connection().connection.iterdump())  # type: ignore[attr-defined]
+        names = session.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).all()
+        return "".join(
+            row for name in names for row in session.scalars(text(f'SELECT t::text FROM "{name}" AS t'))
+        )

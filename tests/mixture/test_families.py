@@ -10,9 +10,7 @@ from torch import Tensor
 from service.mixture import FitOptions, InvalidFit, fit
 from service.mixture.components import Components
 from service.mixture.families import FAMILIES
-from service.mixture.statistics import StatisticsPass
 from tests.mixture.problems import gold_points, random_mixture, reference_figures
-from tests.mixture.test_statistics import plain_points
 
 FOURTEEN = ["EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV"]
 WITH_UPDATE = [name for name in FOURTEEN if FAMILIES[name].closed_form]
@@ -71,23 +69,6 @@ def test_unconstrained_numbers_have_the_rank_of_the_free_parameters(name):
     ]
     values = torch.linalg.svdvals(torch.stack(columns))
     assert int((values > 1e-5 * values[0]).sum()) == family.n_parameters(2, 3)
-
-
-@pytest.mark.parametrize("name", FOURTEEN)
-@pytest.mark.parametrize(("n_components", "n_features"), [(1, 2), (3, 2), (2, 4)])
-def test_fishers_gradient_equals_differences_of_the_likelihood(name, n_components, n_features):
-    family = FAMILIES[name]
-    form = family.unconstrained(n_components, n_features)
-    generator = torch.Generator().manual_seed(2)
-    rows = 0.4 * torch.randn(1, form.size, dtype=torch.float64, generator=generator)
-    points = torch.randn(n_features, 25, dtype=torch.float64, generator=generator)
-    passed = StatisticsPass(plain_points(points), diagonal=family.diagonal, regularization=0.1)
-    components, pullback = form.at(rows)
-    gradient = pullback(passed(components))[0]
-    step = 1e-5
-    for i, unit in enumerate(torch.eye(form.size, dtype=torch.float64)):
-        values = [float(passed(form.at(rows + sign * step * unit)[0]).log_likelihood) for sign in (1, -1)]
-        assert float(gradient[i]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", FOURTEEN)

@@ -185,6 +185,35 @@ def test_held_out_points_are_judged_by_and_not_learned_from():
     assert report.result["held_out_log_likelihood"] == pytest.approx(expected, rel=1e-12)
 
 
+def test_held_out_points_count_by_their_weights():
+    points = gold_points(400)
+    weights = 3 * torch.rand(400, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = FitOptions((3,), criterion="held_out", held_out_fraction=0.25, n_init=2)
+    report = fit(points, options, sample_weights=weights)
+    chosen = torch.randperm(400, generator=torch.Generator().manual_seed(0))[:100]
+    expected = float(report.mixture.log_density(points[:, chosen].T.contiguous()) @ weights[chosen])
+    assert report.result["held_out_log_likelihood"] == pytest.approx(expected, rel=1e-12)
+    # A point without weight is in neither part.
+    more = torch.cat([points, 100 + points], dim=1)
+    padded = fit(more, options, sample_weights=torch.cat([weights, torch.zeros(400, dtype=torch.float64)]))
+    assert padded.result["held_out_log_likelihood"] == report.result["held_out_log_likelihood"]
+
+
+@pytest.mark.parametrize("criterion", ["bic", "aic", "icl", "held_out"])
+def test_each_criterion_chooses_by_its_own_column_of_one_table(criterion):
+    points = next(f for f in FIGURES if f["dataset"] == "iris")["points"]
+    options = FitOptions((2, 3, 4), ("full", "tied", "VEI"), criterion=criterion, n_init=3)
+    result = fit(points, options).result
+    rows = [row for row in result["candidates"] if not row["optima"][0]["spurious"]]
+    for row in result["candidates"]:
+        assert all(math.isfinite(row[name]) for name in ("log_likelihood", "bic", "aic", "icl"))
+        assert (row["held_out_log_likelihood"] is not None) == (criterion == "held_out")
+    column = "held_out_log_likelihood" if criterion == "held_out" else criterion
+    best = (max if criterion == "held_out" else min)(rows, key=lambda row: row[column])
+    names = ("n_components", "covariance_type", column)
+    assert [result[name] for name in names] == [best[name] for name in names]
+
+
 @pytest.mark.parametrize("asked", ["cancelled", "timed_out"])
 def test_a_watched_fit_ends_when_asked(asked):
     seen: list[Progress] = []

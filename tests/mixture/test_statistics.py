@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import mpmath
@@ -9,6 +11,7 @@ import torch
 
 from service.mixture import GaussianMixture
 from service.mixture.components import Components
+from service.mixture.density import log_density
 from service.mixture.features import PairFeatures
 from service.mixture.parallel import run_parallel
 from service.mixture.standardization import StandardizedPoints
@@ -287,3 +290,48 @@ def test_spherical_features_give_the_sums_of_diagonal_ones(n_features):
         torch.testing.assert_close(getattr(given, name), getattr(expected, name))
     torch.testing.assert_close(given.second.sum(-1), expected.second.sum(-1))
     torch.testing.assert_close(given.moments()[1].mean(-1), expected.moments()[1].mean(-1))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-3)])
+def test_a_log_density_is_never_further_off_than_the_bound(dtype, bound):
+    generator = torch.Generator().manual_seed(0)
+    forms = set()
+    for exponent in range(8):
+        mixture = random_mixture(3, 3, seed=exponent)
+        components = components_of(mixture)
+        narrow = Components(
+            components.log_weights, components.means, components.precisions_cholesky * 10**exponent
+        )
+        # One point alone near a component, so that no other error can hide the largest.
+        offset = torch.randn(3, dtype=torch.float64, generator=generator) * 10.0**-exponent
+        point = (mixture.means[exponent % 3] + offset).to(dtype).view(3, 1)
+        statistics = StatisticsPass(plain_points(point), diagonal=False, regularization=0.0)(narrow)
+        forms.add(statistics.origin is None)
+        expected = log_density(
+            point.T.double(), narrow.log_weights[0], narrow.means[0], narrow.precisions_cholesky[0]
+        )
+        assert float((statistics.log_likelihood - expected).abs()) <= bound
+    assert forms == {True, False}
+
+
+MEMORY = """
+import resource, torch
+from service.mixture.components import Components
+from service.mixture.standardization import StandardizedPoints
+from service.mixture.statistics import StatisticsPass
+points = torch.randn(2, 10_000_000, dtype=torch.float64)
+weights = torch.rand(10_000_000, dtype=torch.float64)
+one = torch.ones(2, dtype=torch.float64)
+data = StandardizedPoints(points, weights, float(weights.sum()), 0 * one, one)
+means = torch.randn(1, 16, 2, dtype=torch.float64)
+cholesky = torch.eye(2, dtype=torch.float64).expand(1, 16, 2, 2)
+components = Components(torch.full((1, 16), 1 / 16, dtype=torch.float64).log(), means, cholesky)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+StatisticsPass(data, diagonal=False, regularization=0.0)(components)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_ten_million_points_take_less_than_256_megabytes_beyond_themselves():
+    answer = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert int(answer.stdout) < 256 << 10  # kilobytes

@@ -1,0 +1,133 @@
+"""What this process counts of its requests, and what the database knows of fits and workers.
+
+Every API process counts for itself; Prometheus asks each of them. What workers count travels with their
+heartbeats through the database, labelled by worker, so that it is the same whichever process is asked.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from service.errors import ServiceError
+from service.storage import watching
+from service.storage.database import Database
+from service.storage.owners import everyone
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+_BYTES = tuple(float(4**power) for power in range(3, 16))
+
+
+class Metrics:
+    """What one API process counts. Routes are templates, so that ids make no series of their own."""
+
+    def __init__(self, database: Database, lease_seconds: float) -> None:
+        self.registry = CollectorRegistry()
+        route = ("method", "route")
+        self.requests = Counter(
+            "mixserve_http_requests", "Requests answered", (*route, "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "mixserve_http_request_duration_seconds",
+            "From a request's first byte to its answer's last",
+            route,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.request_bytes = Histogram(
+            "mixserve_http_request_size_bytes",
+            "Bodies as sent",
+            route,
+            buckets=_BYTES,
+            registry=self.registry,
+        )
+        self.response_bytes = Histogram(
+            "mixserve_http_response_size_bytes", "Bodies", route, buckets=_BYTES, registry=self.registry
+        )
+        self.in_progress = Gauge(
+            "mixserve_http_requests_in_progress", "Requests being answered", registry=self.registry
+        )
+        self.scored_points = Counter("mixserve_scored_points", "Points asked about", registry=self.registry)
+        self.problems = Counter(
+            "mixserve_http_problems", "Refusals and failures by their code", ("code",), registry=self.registry
+        )
+        self.registry.register(_DatabaseCollector(database, lease_seconds))
+        self._answered: dict[tuple[str, str, int], tuple[Any, ...]] = {}
+
+    def answered(
+        self, method: str, route: str, status: int, seconds: float, n_bytes_in: int, n_bytes_out: int
+    ) -> None:
+        """Counts an answer."""
+        key = (method, route, status)
+        series = self._answered.get(key)
+        if series is None:  # finding a series by its labels takes longer than counting
+            series = self._answered[key] = (
+                self.requests.labels(method, route, str(status)),
+                self.seconds.labels(method, route),
+                self.request_bytes.labels(method, route),
+                self.response_bytes.labels(method, route),
+            )
+        series[0].inc()
+        series[1].observe(seconds)
+        series[2].observe(n_bytes_in)
+        series[3].observe(n_bytes_out)
+
+
+class _DatabaseCollector(Collector):
+    """Reads the database when it is asked: these figures are everybody's, not of one process."""
+
+    def __init__(self, database: Database, lease_seconds: float) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("mixserve_database_up", "Whether the database answers")
+        try:
+            with everyone(), self._database.read() as session:
+                queue = watching.queue_figures(session)
+                workers = watching.worker_figures(session, self._lease_seconds)
+        except ServiceError:
+            up.add_metric([], 0.0)
+            yield up
+            return
+        up.add_metric([], 1.0)
+        yield up
+        fits = GaugeMetricFamily("mixserve_fits", "Fits that have not ended", labels=["status"])
+        fits.add_metric(["queued"], queue.n_queued)
+        fits.add_metric(["running"], queue.n_running)
+        yield fits
+        yield GaugeMetricFamily(
+            "mixserve_oldest_queued_fit_age_seconds",
+            "How long it has been queued; 0: none",
+            queue.oldest_seconds,
+        )
+        yield from _of_workers(workers)
+
+    def describe(self) -> list[Metric]:
+        return []  # registering asks nothing of the database
+
+
+def _of_workers(workers: list[watching.WorkerFigures]) -> Iterator[Metric]:
+    alive = GaugeMetricFamily("mixserve_workers", "Workers heard of within a lease", labels=["device"])
+    for device in sorted({worker.device for worker in workers}):
+        alive.add_metric([device], sum(worker.device == device for worker in workers))
+    yield alive
+    memory = GaugeMetricFamily("mixserve_device_memory_bytes", "Of the whole device", labels=["worker"])
+    for worker in workers:
+        memory.add_metric([worker.worker_id], worker.memory_bytes)
+    yield memory
+    for name, (kind, text) in watching.FIGURES.items():
+        family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(
+            f"mixserve_{name}", text, labels=["worker"]
+        )
+        for worker in workers:
+            family.add_metric([worker.worker_id], worker.figures.get(name, 0.0))
+        yield family
