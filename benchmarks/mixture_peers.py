@@ -9,7 +9,7 @@ point is counted as such, and so is a failure; nothing is dropped. ``ratio`` is 
 threads count as work).
 
 scikit-learn's default tolerance ends its fits early. To compare like with like, ``tight_ratio`` is the time
-of scikit-learn with a tolerance of 1e-7 and as many steps as it needs over ours, and ``tight_difference`` how
+of scikit-learn with a tolerance of 1e-7 and up to 1000 steps over ours, and ``tight_difference`` how
 much higher our optimum then is. Large sets are left out there, and of pomegranate's, which has no tied
 covariances (``pip install -e .[bench]`` installs it); the lines of those sets lack the fields.
 """
@@ -38,8 +38,8 @@ WORSE = 1e-4  # nats per point
 FLOOR = 10  # times the regularisation: an eigenvalue below owes more to it than to the points
 REGULARIZATION = 1e-6
 RUNS, LONGEST = 5, 1.0  # no further run once these have taken so many seconds
-TIGHT, TIGHT_STEPS = 1e-7, 5000
-TIGHT_NUMBERS, POMEGRANATE_NUMBERS = 200_000, 10_000  # only sets with fewer numbers are fitted so
+TIGHT, TIGHT_STEPS = 1e-7, 1000
+SMALL = 12_500  # only sets with fewer numbers are fitted so, and by pomegranate, or all would take too long
 
 
 def timed(run: Callable[[], Answer]) -> tuple[Answer, float, float]:
@@ -137,13 +137,13 @@ def compare(problem: Problem, n_init: int, seed: int, without: list[str]) -> dic
         "worse_than_peer": worse,
     }
     size = problem.points.size
-    if size < TIGHT_NUMBERS and "tight" not in without:
+    if size < SMALL and "tight" not in without:
         settings = {"tol": TIGHT, "max_iter": TIGHT_STEPS}
         (tight_mean, _), seconds, _ = timed(lambda: scikit_learn(problem, n_init, seed, **settings))
         line["tight_ratio"] = seconds / mine
         line["tight_difference"] = None if mean is None or tight_mean is None else mean - tight_mean
     known = problem.covariance_type != "tied"
-    if known and size < POMEGRANATE_NUMBERS and "pomegranate" not in without:
+    if known and size < SMALL and "pomegranate" not in without:
         found, seconds, _ = timed(lambda: pomegranate(problem, n_init, seed))
         line["pomegranate_ratio"] = seconds / mine
         line["pomegranate_difference"] = None if mean is None or found is None else mean - found

@@ -148,16 +148,22 @@ def _starts(
 
 
 def _optima(statistics: StatisticsPass, ends: list[RestartEnd]) -> list[Optimum]:
-    """Every end with its own likelihood, taken in one pass over the survivors."""
+    """Every end with its own likelihood, taken in one pass for all survivors."""
     survivors = [end for end in ends if end.outcome in _SURVIVED]
     optima = [Optimum(end, -float("inf"), 0.0, 0.0, False) for end in ends if end.outcome not in _SURVIVED]
     if not survivors:
         return optima
-    components = concatenate([end.components for end in survivors])
+    # Restarts that share an end share one object, and one look at the points.
+    distinct = list({id(end.components): end.components for end in survivors}.values())
+    row_of = {id(components): row for row, components in enumerate(distinct)}
+    components = concatenate(distinct)
     plain = statistics.unregularized(components).log_likelihood / statistics.data.total_weight
+    values = plain.tolist()
     eigenvalues = components.smallest_eigenvalues().tolist()
     weights = components.log_weights.exp().amin(1).tolist()
     floor = spurious_floor(statistics.regularization)
-    for end, value, eigenvalue, weight in zip(survivors, plain.tolist(), eigenvalues, weights, strict=True):
-        optima.append(Optimum(end, value, eigenvalue, weight, eigenvalue <= floor))
+    for end in survivors:
+        row = row_of[id(end.components)]
+        spurious = eigenvalues[row] <= floor
+        optima.append(Optimum(end, values[row], eigenvalues[row], weights[row], spurious))
     return optima
