@@ -36,6 +36,8 @@ def points_of(given: PointsLike) -> Points:
     Raises:
         ValueError: They are not a table of numbers.
     """
+    if isinstance(given, Points):
+        return given
     columns = getattr(given, "column_names", None)  # an Arrow table
     if columns is not None:
         rows = np.column_stack([np.asarray(column) for column in given.columns])
