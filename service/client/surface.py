@@ -184,7 +184,8 @@ class Surface(Generic[F, M]):
             **params: `kind`, and what else the plot takes.
         """
         place = path(noun, identifier, f"plot.{file_format}")
-        return (yield from self._caller.answer(Call("GET", place, lambda response: response.content, params)))
+        call = Call("GET", place, lambda response: response.content, params, {"Accept": "*/*"})
+        return (yield from self._caller.answer(call))
 
 
 def _creation(collection: str, read: Callable[[httpx.Response], T], body: dict[str, Any]) -> Call[T]:
