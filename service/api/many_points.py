@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from service.api.inflow import Inflow
+from service.api.json_points import points_of_json
 from service.api.outflow import Outflow
 from service.api.per_point import Arrays, Field, npy_shape, written
 from service.api.points import (
     column_order,
-    points_of_json,
     readable,
     refuse_beside_json,
     require_features,
@@ -23,6 +23,8 @@ from service.api.services import Services
 from service.codecs import npy
 from service.codecs.points import DecodedPoints, Wanted
 from service.codecs.registry import JSON, NPY, read
+
+_READ_BYTES = 1 << 18
 
 
 def answered(
@@ -83,7 +85,10 @@ def _decoded(body: Inflow, media_type: str, wanted: Wanted) -> DecodedPoints:
         require_names(decoded.columns)
         return decoded
     refuse_beside_json(columns=None if wanted.columns is None else ",".join(wanted.columns))
-    posted = points_of_json(body.read_all())
+    text = bytearray()  # and not bytes: to copy so many would hold up every other thread
+    while piece := body.read(_READ_BYTES):
+        text += piece
+    posted = points_of_json(text)
     n_samples, n_features = posted.rows.shape
     return DecodedPoints(n_features, posted.columns, n_samples, iter([posted.rows]))
 
