@@ -23,6 +23,7 @@ from service.api.services import Services
 from service.codecs import npy
 from service.codecs.points import DecodedPoints, Wanted
 from service.codecs.registry import JSON, NPY, read
+from service.storage.dataset_store import full_disk_is_said
 
 _READ_BYTES = 1 << 18
 
@@ -53,7 +54,7 @@ def answered(
     """
     outflow = Outflow(services.store.scratch, services.settings.max_answer_bytes)
     try:
-        with readable():
+        with readable(), full_disk_is_said():
             computed = services.scoring.answers(question, prepared.mixture, _points(body, *source, prepared))
             counted = _Counted([array.numpy() for array in arrays] for arrays in computed)
             pieces = written(media_type, fields, iter(counted), 0, services.store.scratch, {})
