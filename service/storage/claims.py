@@ -115,6 +115,7 @@ def _claiming(devices: tuple[str, ...], large_too: ColumnElement[bool], lease_se
         )
         .returning(
             FitRow.id,
+            FitRow.owner,
             FitRow.token,
             FitRow.attempt,
             FitRow.request,
