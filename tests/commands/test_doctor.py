@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from service.storage import migrations
 from service.storage.database import Database
 from tests.commands.conftest import Run
-from tests.serving import Server, command, environment
+from tests.serving import Server
 
 
 def states(run: Run, *arguments: object, code: int = 0) -> dict[str, tuple[str, str]]:
@@ -60,9 +59,7 @@ def test_a_data_folder_that_is_a_file_and_a_database_that_is_away(
     assert "SQLite" not in found
 
 
-def test_a_service_that_is_away(tmp_path: Path) -> None:
-    arguments = command("doctor", "--data-dir", str(tmp_path), "--url", "http://127.0.0.1:9")
-    ended = subprocess.run(arguments, env=environment(), capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
+def test_a_service_that_is_away(run: Run, tmp_path: Path) -> None:
+    ended = run("doctor", "--data-dir", tmp_path, "--url", "http://127.0.0.1:9", code=1)
     assert "wrong    service" in ended.stdout
     assert ended.stderr == ""
