@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from service import key_commands
-from service.command_line import DataDir, fail, said_plainly, settings_from
+from service.commands import doctor, fit, kept, keys, questions
+from service.commands.command_line import DataDir, fail, said_plainly, settings_from
 from service.logs import start_logging
 from service.settings import Settings
 from service.tracing import start_tracing
@@ -22,7 +22,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(key_commands.app, name="keys")
+for asked in (fit.fit, questions.score, questions.responsibilities, questions.sample, questions.plot):
+    app.command()(asked)
+app.add_typer(kept.fits, name="fits")
+app.add_typer(kept.datasets, name="datasets")
+app.add_typer(kept.mixtures, name="mixtures")
+app.command()(doctor.doctor)
+app.add_typer(keys.app, name="keys")
 
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...")]
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")

@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
@@ -82,7 +83,7 @@ def require_media_type(request: Request, spoken: tuple[str, ...]) -> str:
     return media_type
 
 
-def parse(model: type[Model], body: bytes) -> Model:
+def parse(model: type[Model], body: bytes | bytearray) -> Model:
     """Returns a JSON text as a model.
 
     Raises:
@@ -92,9 +93,14 @@ def parse(model: type[Model], body: bytes) -> Model:
         return model.model_validate_json(body)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
+    raise refusal(details)
+
+
+def refusal(details: list[ErrorDetails]) -> Unprocessable:
+    """Returns the refusal of a body that pydantic found these errors in."""
     errors = field_errors(details[:20])
     first = f"{errors[0].pointer or 'the body'}: {errors[0].message}"[:300]
-    raise Unprocessable(f"The body cannot be accepted; first problem at {first}.", errors)
+    return Unprocessable(f"The body cannot be accepted; first problem at {first}.", errors)
 
 
 def documented(model: type[BaseModel]) -> dict[str, Any]:

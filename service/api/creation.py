@@ -52,7 +52,7 @@ def request_digest(request: Request) -> Digest:
     return hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
 
 
-def checked_key(
+async def checked_key(
     idempotency_key: Annotated[
         str | None, Header(description="1 to 255 characters; the same key and body get the same answer again")
     ] = None,
@@ -100,10 +100,19 @@ def once(services: Services, key: str | None, digest: Digest | None) -> Iterator
         raise
 
 
-def _creation(request: Request, body: Raw, services: Use, key: Key) -> Iterator[Creation]:
+async def whole_digest(request: Request, body: Raw, key: Key) -> Digest | None:
+    """Returns what names a request with its body; None without a key, which alone asks for it."""
+    if key is None:
+        return None
     digest = request_digest(request)
-    if key is not None:
-        digest.update(body)
+    digest.update(body)
+    return digest
+
+
+WholeDigest = Annotated[Digest | None, Depends(whole_digest)]
+
+
+def _creation(services: Use, key: Key, digest: WholeDigest) -> Iterator[Creation]:
     with once(services, key, digest) as creation:
         yield creation
 

@@ -9,7 +9,8 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.answers import JsonAnswer, json_only
 from service.api.bodies import documented, json_body
-from service.api.creation import Creation, Once
+from service.api.creation import Key, WholeDigest, once
+from service.api.inflow import Digest
 from service.api.new_fits import queued_fit
 from service.api.query import Paging, page_answer, preferred_wait
 from service.api.services import Services, Use
@@ -41,11 +42,15 @@ _PREFER = {
     operation_id="create_fit",
 )
 async def create_fit(
-    body: Annotated[FitRequest, Depends(json_body(FitRequest))], once: Once, request: Request, services: Use
+    body: Annotated[FitRequest, Depends(json_body(FitRequest))],
+    key: Key,
+    digest: WholeDigest,
+    request: Request,
+    services: Use,
 ) -> Response:
     """Queues a fit. A 202 is a promise: whatever crashes, the fit ends in one of the final statuses."""
     wait = preferred_wait(request)
-    fit_id, response = await run_in_threadpool(_submit, services, body, once)
+    fit_id, response = await run_in_threadpool(_submit, services, body, key, digest)
     if wait is None:
         return response
     fit = await _ended(services, fit_id, wait)
@@ -98,9 +103,11 @@ def as_answer(row: FitRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names} | {"metadata": row.fit_metadata}
 
 
-def _submit(services: Services, body: FitRequest, once: Creation) -> tuple[str, Response]:
-    with queued_fit(services, body) as (session, row):
-        return row.id, once.created(session, as_answer(row), f"/v1/fits/{row.id}", 202)
+def _submit(
+    services: Services, body: FitRequest, key: str | None, digest: Digest | None
+) -> tuple[str, Response]:
+    with once(services, key, digest) as creation, queued_fit(services, body) as (session, row):
+        return row.id, creation.created(session, as_answer(row), f"/v1/fits/{row.id}", 202)
 
 
 def _get(services: Services, fit_id: str) -> FitRow:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from service.api.inflow import Inflow
+from service.api.json_points import points_of_json
 from service.api.outflow import Outflow
 from service.api.per_point import Arrays, Field, npy_shape, written
 from service.api.points import (
     column_order,
-    points_of_json,
     readable,
     refuse_beside_json,
     require_features,
@@ -23,6 +23,9 @@ from service.api.services import Services
 from service.codecs import npy
 from service.codecs.points import DecodedPoints, Wanted
 from service.codecs.registry import JSON, NPY, read
+from service.storage.dataset_store import full_disk_is_said
+
+_READ_BYTES = 1 << 18
 
 
 def answered(
@@ -51,7 +54,7 @@ def answered(
     """
     outflow = Outflow(services.store.scratch, services.settings.max_answer_bytes)
     try:
-        with readable():
+        with readable(), full_disk_is_said():
             computed = services.scoring.answers(question, prepared.mixture, _points(body, *source, prepared))
             counted = _Counted([array.numpy() for array in arrays] for arrays in computed)
             pieces = written(media_type, fields, iter(counted), 0, services.store.scratch, {})
@@ -83,7 +86,10 @@ def _decoded(body: Inflow, media_type: str, wanted: Wanted) -> DecodedPoints:
         require_names(decoded.columns)
         return decoded
     refuse_beside_json(columns=None if wanted.columns is None else ",".join(wanted.columns))
-    posted = points_of_json(body.read_all())
+    text = bytearray()  # and not bytes: to copy so many would hold up every other thread
+    while piece := body.read(_READ_BYTES):
+        text += piece
+    posted = points_of_json(text)
     n_samples, n_features = posted.rows.shape
     return DecodedPoints(n_features, posted.columns, n_samples, iter([posted.rows]))
 

@@ -15,7 +15,7 @@ Arrays = Sequence[NDArray[Any]]
 """The fields of some points, (n,) or (n, C) each."""
 
 # Making text holds up every other thread of the process: never for more than a millisecond or so at a time.
-_NUMBERS_AT_ONCE = 8_192
+_NUMBERS_AT_ONCE = 4_096
 _READ_BYTES = 1 << 18
 
 

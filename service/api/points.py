@@ -10,7 +10,6 @@ from fastapi import Query, Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.api.bodies import parse
 from service.api.services import Services
 from service.codecs.points import InvalidPoints, Wanted
 from service.codecs.registry import CSV, JSON, READERS
@@ -109,18 +108,6 @@ def refuse_beside_json(**parameters: str | None) -> None:
         if value is not None:
             message = "goes with other formats; in JSON it is a field of the body"
             raise Unprocessable(f"{parameter} {message}.", [FieldError((parameter,), message)])
-
-
-def points_of_json(body: bytes) -> PostedPoints:
-    """Returns the points of a JSON body.
-
-    Raises:
-        Unprocessable: It does not fit `PointsBody`.
-    """
-    parsed = parse(PointsBody, body)
-    points = np.array(parsed.points, dtype=np.float64)
-    require_columns(parsed.columns, points.shape[1])
-    return PostedPoints(points, parsed.columns)
 
 
 def documented(model: type[BaseModel] = PointsBody) -> dict[str, Any]:

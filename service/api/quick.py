@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 
 from service.api.answers import JSON, JsonAnswer
 from service.api.inflow import disconnected
-from service.api.points import in_order, points_of_json
+from service.api.json_points import points_of_json
+from service.api.points import in_order
 from service.api.scoring import Question
 from service.api.services import Services
 

@@ -35,7 +35,7 @@ class Services:
     tracing: Tracing
 
 
-async def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # asynchronous, since FastAPI takes others to a thread
     services: Services = request.app.state.services
     return services
 

@@ -32,7 +32,7 @@ class Call(Generic[T]):
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
-    content: bytes | None = None
+    content: bytes | None = None  # an NPY file
 
 
 def path(*parts: str) -> str:
@@ -72,11 +72,12 @@ class Caller:
     def request(self, call: Call[Any], **options: Any) -> httpx.Request:
         """Returns the request of a call."""
         params = {name: value for name, value in call.params.items() if value is not None}
+        headers = dict(call.headers) | ({} if call.content is None else {"Content-Type": "application/x-npy"})
         return self.http.build_request(
             call.method,
             call.path,
             params=params,
-            headers=dict(call.headers),
+            headers=headers,
             json=call.json,
             content=call.content,
             **options,

@@ -8,7 +8,6 @@ import numpy as np
 
 from service.client.calls import Call, Caller, nothing, path
 from service.client.points import (
-    NPY,
     Floats,
     Integers,
     PointsLike,
@@ -133,15 +132,9 @@ class _Mixture:
         yield from self._caller.answer(Call("DELETE", path("mixtures", self.id), nothing))
 
     def _asked(self, question: str, given: PointsLike, field: str) -> Steps[Floats]:
-        points = points_of(given)
-        named = None if points.columns is None else ",".join(points.columns)
+        place, body = path("mixtures", self.id, question), points_of(given).body()
         call = Call(
-            "POST",
-            path("mixtures", self.id, question),
-            lambda response: array_of(response, field),
-            params={"columns": named},
-            headers=accepting_arrays() | {"Content-Type": NPY},
-            content=points.npy(),
+            "POST", place, lambda response: array_of(response, field), headers=accepting_arrays(), **body
         )
         return (yield from self._caller.answer(call))
 

@@ -25,9 +25,14 @@ class Points:
     rows: NDArray[Any]
     columns: list[str] | None
 
-    def npy(self) -> bytes:
-        """Returns the points as an NPY file."""
-        return as_npy(self.rows)
+    def body(self, **fields: str | None) -> dict[str, Any]:
+        """Returns what a `Call` sends the points with: NPY, names and fields beside it in the query."""
+        if self.columns is not None and any("," in name or name != name.strip() for name in self.columns):
+            # Such names cannot be told from one another in a query.
+            given = {name: value for name, value in fields.items() if value is not None}
+            return {"json": {"points": self.rows.tolist(), "columns": self.columns} | given}
+        named = None if self.columns is None else ",".join(self.columns)
+        return {"content": as_npy(self.rows), "params": {"columns": named} | fields}
 
 
 def points_of(given: PointsLike) -> Points:
@@ -36,6 +41,8 @@ def points_of(given: PointsLike) -> Points:
     Raises:
         ValueError: They are not a table of numbers.
     """
+    if isinstance(given, Points):
+        return given
     columns = getattr(given, "column_names", None)  # an Arrow table
     if columns is not None:
         rows = np.column_stack([np.asarray(column) for column in given.columns])

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from service.client.calls import Call, Caller, nothing, once, path, reading
 from service.client.fit import AsyncFit, Fit
 from service.client.mixture import AsyncMixture, Mixture
-from service.client.points import Floats, PointsLike, accepting_arrays, array_of, points_of
+from service.client.points import Floats, Points, PointsLike, accepting_arrays, array_of, points_of
 from service.client.steps import Items, Steps, operation, stream
 from service.schemas import fit as fit_schemas
 from service.schemas import mixture as mixture_schemas
@@ -184,7 +184,8 @@ class Surface(Generic[F, M]):
             **params: `kind`, and what else the plot takes.
         """
         place = path(noun, identifier, f"plot.{file_format}")
-        return (yield from self._caller.answer(Call("GET", place, lambda response: response.content, params)))
+        call = Call("GET", place, lambda response: response.content, params, {"Accept": "*/*"})
+        return (yield from self._caller.answer(call))
 
 
 def _creation(collection: str, read: Callable[[httpx.Response], T], body: dict[str, Any]) -> Call[T]:
@@ -194,8 +195,8 @@ def _creation(collection: str, read: Callable[[httpx.Response], T], body: dict[s
 
 def _upload(given: PointsLike, name: str | None, columns: list[str] | None) -> Call[Dataset]:
     points = points_of(given)
-    body = {"points": points.rows.tolist(), "name": name, "columns": columns or points.columns}
-    return _creation("datasets", reading(Dataset), body)
+    named = Points(points.rows, columns or points.columns)
+    return Call("POST", path("datasets"), reading(Dataset), headers=once(), **named.body(name=name))
 
 
 def _plain(value: Any) -> Any:

@@ -2,9 +2,22 @@
 
 from collections.abc import Collection
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, case, false, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    exists,
+    false,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from service.storage import events, fits
@@ -15,9 +28,18 @@ from service.storage.large_fits import LARGE_SECONDS, LOCK, one_to_spare
 from service.storage.queue import Claim, end_as_lost
 from service.storage.tables import LIVE_SQL, DatasetRow, FitRow
 
-Value = TypeVar("Value")
-
+# All queries here are built once: that takes longer than asking.
 _ABANDONED = and_(FitRow.status == "running", FitRow.lease_expires_at < now_plus())
+_DATASET = select(
+    DatasetRow.sha256.label("dataset_sha256"),
+    DatasetRow.components_sha256,
+    DatasetRow.gold,
+    DatasetRow.columns,
+    DatasetRow.n_samples,
+    DatasetRow.n_features,
+).where(DatasetRow.id == bindparam("wanted_id"))
+_FIRST = (FitRow.priority.desc(), FitRow.id)
+_NO = false()
 
 
 def claim(
@@ -39,18 +61,21 @@ def claim(
         max_attempts: After so many lost workers a fit fails with WORKER_LOST.
     """
     with database.write() as session:
-        _settle_abandoned(session, max_attempts)
         spare = one_to_spare(worker_id, lease_seconds)
-        next_is_large = session.scalar(
-            _first(tuple(devices), spare, FitRow.estimated_seconds > LARGE_SECONDS)
-        )
-        if next_is_large is None:
+        outlook = _outlook(tuple(devices), spare, max_attempts)
+        seen = session.execute(outlook).one()
+        if seen.any_to_settle:
+            _settle_abandoned(session, max_attempts)
+            seen = session.execute(outlook).one()
+        if seen.next_is_large is None:
             return None
-        if next_is_large:
+        if seen.next_is_large:
             # Chosen behind it only: two workers that choose at once would take both, and the one that then
             # has to leave its own may be the one with the older.
             database.lock(session, LOCK)
-        row = _next(session, worker_id, devices, lease_seconds, spare if next_is_large else false())
+        claiming = _claiming(tuple(devices), spare if seen.next_is_large else _NO, lease_seconds)
+        given = {"new_token": new_id("tok"), "claimer": worker_id}
+        row = session.execute(claiming, given).one_or_none()
         if row is None:
             return None
         data = {"status": "running", "attempt": row.attempt, "worker_id": worker_id}
@@ -58,23 +83,29 @@ def claim(
         return _claimed(session, row)
 
 
-def _next(
-    session: Session,
-    worker_id: str,
-    devices: Collection[str],
-    lease_seconds: float,
-    large_too: ColumnElement[bool],
-) -> FitRow | None:
-    """Returns the fit that is next, claimed, large ones only under a condition."""
-    chosen = _chosen(tuple(devices), large_too)
+@lru_cache(maxsize=32)
+def _outlook(devices: tuple[str, ...], large_too: ColumnElement[bool], max_attempts: int) -> Select[Any]:
+    """Returns the query for whether the next fit is large, and whether dead workers left some to be ended."""
+    next_is_large = select(FitRow.estimated_seconds > LARGE_SECONDS).where(*_open_to(devices, large_too))
+    left = exists().where(_ABANDONED, _over(max_attempts))
+    return select(
+        next_is_large.order_by(*_FIRST).limit(1).scalar_subquery().label("next_is_large"),
+        left.label("any_to_settle"),
+    )
+
+
+@lru_cache(maxsize=32)
+def _claiming(devices: tuple[str, ...], large_too: ColumnElement[bool], lease_seconds: float) -> Update:
+    """Returns the statement that claims what is next and free, large ones only under a condition."""
+    chosen = select(FitRow.id).where(*_open_to(devices, large_too)).order_by(*_FIRST).limit(1)
     taken_over = case((FitRow.status == "running", 1), else_=0)
-    statement = (
+    return (
         update(FitRow)
-        .where(FitRow.id == chosen)
+        .where(FitRow.id == chosen.with_for_update(skip_locked=True).scalar_subquery())
         .values(
             status="running",
-            token=new_id("tok"),
-            worker_id=worker_id,
+            token=bindparam("new_token"),
+            worker_id=bindparam("claimer"),
             lease_expires_at=now_plus(lease_seconds),
             attempt=FitRow.attempt + 1,
             n_workers_lost=FitRow.n_workers_lost + taken_over,
@@ -82,37 +113,43 @@ def _next(
             started_at=case((FitRow.started_at.is_(None), now_plus()), else_=FitRow.started_at),
             n_events=FitRow.n_events + 1,
         )
-        .returning(FitRow)
-        .execution_options(synchronize_session=False, populate_existing=True)
+        .returning(
+            FitRow.id,
+            FitRow.owner,
+            FitRow.token,
+            FitRow.attempt,
+            FitRow.request,
+            FitRow.timeout_seconds,
+            FitRow.weights_sha256,
+            FitRow.dataset_id,
+            FitRow.checkpoint,
+            FitRow.created_at,
+            FitRow.claimed_at,
+            FitRow.traceparent,
+            FitRow.n_events,
+        )
+        .execution_options(synchronize_session=False)
     )
-    return session.scalar(statement)
 
 
-@lru_cache(maxsize=16)
-def _chosen(devices: tuple[str, ...], large_too: ColumnElement[bool]) -> ScalarSelect[str]:
-    """Returns the query for what is next and free, locked."""
-    return _first(devices, large_too, FitRow.id).with_for_update(skip_locked=True).scalar_subquery()
-
-
-@lru_cache(maxsize=32)
-def _first(
-    devices: tuple[str, ...], large_too: ColumnElement[bool], wanted: ColumnElement[Value]
-) -> Select[Value]:
-    """Returns the query for something of the next fit; built once, since that takes longer than asking."""
+def _open_to(devices: tuple[str, ...], large_too: ColumnElement[bool]) -> tuple[Any, ...]:
     return (
-        select(wanted)
         # In the words of the partial index: SQLite takes it for nothing else.
-        .where(LIVE_SQL, or_(FitRow.status == "queued", _ABANDONED), FitRow.device.in_(devices))
-        .where(or_(FitRow.estimated_seconds <= LARGE_SECONDS, large_too))
-        .order_by(FitRow.priority.desc(), FitRow.id)
-        .limit(1)
+        LIVE_SQL,
+        or_(FitRow.status == "queued", _ABANDONED),
+        FitRow.device.in_(devices),
+        or_(FitRow.estimated_seconds <= LARGE_SECONDS, large_too),
     )
 
 
-def _claimed(session: Session, row: FitRow) -> Claim:
-    dataset = session.get(DatasetRow, row.dataset_id)
-    assert dataset is not None, "a dataset stays while a live fit needs it"  # noqa: S101
-    assert row.token is not None, "the claim wrote one"  # noqa: S101
+def _over(max_attempts: int) -> ColumnElement[bool]:
+    """Whether nobody should try an abandoned fit again: it is to be cancelled, or was too often fatal."""
+    return or_(FitRow.cancel_requested_at.is_not(None), FitRow.n_workers_lost + 1 >= max_attempts)
+
+
+def _claimed(session: Session, row: Row[Any]) -> Claim:
+    # It is there: a dataset stays while a live fit needs it.
+    dataset = session.execute(_DATASET, {"wanted_id": row.dataset_id}).mappings().one()
     return Claim(
         fit_id=row.id,
         owner=row.owner,
@@ -121,24 +158,18 @@ def _claimed(session: Session, row: FitRow) -> Claim:
         request=row.request,
         timeout_seconds=row.timeout_seconds,
         weights_sha256=row.weights_sha256,
-        dataset_sha256=dataset.sha256,
-        components_sha256=dataset.components_sha256,
-        gold=dataset.gold,
-        columns=dataset.columns,
-        n_samples=dataset.n_samples,
-        n_features=dataset.n_features,
         waited_seconds=0.0 if row.claimed_at is None else (row.claimed_at - row.created_at).total_seconds(),
         traceparent=row.traceparent,
         checkpoint=row.checkpoint,
+        **dataset,
     )
 
 
 def _settle_abandoned(session: Session, max_attempts: int) -> None:
-    """Ends the fits of dead workers that nobody should try again: cancelled, or too often fatal."""
-    over = or_(FitRow.cancel_requested_at.is_not(None), FitRow.n_workers_lost + 1 >= max_attempts)
-    query = select(FitRow).where(_ABANDONED, over).with_for_update(skip_locked=True)
+    """Ends the fits of dead workers that nobody should try again."""
+    query = select(FitRow).where(_ABANDONED, _over(max_attempts)).with_for_update(skip_locked=True)
     for row in session.scalars(query):
         if row.cancel_requested_at is not None:
-            fits.end(session, FitRow.id == row.id, "cancelled")
+            fits.end(session, row.id, None, "cancelled")
         else:
             end_as_lost(session, row, max_attempts)

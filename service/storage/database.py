@@ -22,6 +22,11 @@ _LOCK_TIMEOUT_MS = 5_000
 _UNDO = "undo"
 
 
+def sqlite_version() -> tuple[int, ...]:
+    """Returns the version of SQLite that this process has."""
+    return sqlite3.sqlite_version_info
+
+
 def sqlite_journal_mode(version: tuple[int, ...]) -> str:
     """Returns WAL where this SQLite has the fix for several writers corrupting it, DELETE otherwise.
 

@@ -1,14 +1,17 @@
 """What happens to fits, numbered from 1, and the word that something changed."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import select, text
+from sqlalchemy import Table, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from service.storage.tables import FitEventRow
 
 CHANNEL = "mixserve"
+_INSERT = insert(cast(Table, FitEventRow.__table__))
+# On SQLite who waits sees the file change.
+_INSERTS = {"sqlite": _INSERT, "postgresql": _INSERT.returning(func.pg_notify(CHANNEL, ""))}
 
 
 def record(session: Session, fit_id: str, number: int, kind: str, data: dict[str, Any]) -> None:
@@ -21,12 +24,12 @@ def record(session: Session, fit_id: str, number: int, kind: str, data: dict[str
         kind: `status`, `progress` or `log`.
         data: What the event says.
     """
-    session.add(FitEventRow(fit_id=fit_id, number=number, type=kind, data=data))
-    announce(session)
+    insert_and_tell = _INSERTS[session.get_bind().dialect.name]
+    session.execute(insert_and_tell, {"fit_id": fit_id, "number": number, "type": kind, "data": data})
 
 
 def announce(session: Session) -> None:
-    """Wakes those who wait for a change, at the commit; on SQLite they see the file change."""
+    """Wakes those who wait for a change that is no event, at the commit."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
 

@@ -1,9 +1,10 @@
 """Fits as their clients see them: submit, read, cancel, delete. What workers do to them is in `queue`."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Update, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, ServiceError
@@ -86,8 +87,8 @@ def cancel(session: Session, fit_id: str) -> FitRow:
     """
     row = find(session, FitRow, "fit", fit_id, lock=True)
     if row.status == "queued":
-        ended = end(session, FitRow.id == fit_id, "cancelled")
-        assert ended is not None, "the row is locked"  # noqa: S101
+        ended = end(session, fit_id, None, "cancelled")
+        assert ended, "the row is locked"  # noqa: S101
         session.refresh(row)
     elif row.status == "running" and row.cancel_requested_at is None:
         session.execute(update(FitRow).where(FitRow.id == fit_id).values(cancel_requested_at=now_plus()))
@@ -96,30 +97,52 @@ def cancel(session: Session, fit_id: str) -> FitRow:
 
 
 def end(
-    session: Session, which: Any, status: str, told: dict[str, Any] | None = None, **columns: Any
-) -> Row[str, int] | None:
-    """Puts the fit that a condition picks into a final status, with its event; None when it picks none.
+    session: Session,
+    fit_id: str,
+    token: str | None,
+    status: str,
+    told: dict[str, Any] | None = None,
+    **columns: Any,
+) -> bool:
+    """Puts a fit into a final status, with its event; False when it has ended, or its claim is another's.
 
-    A progress event tells `told` before that, if it is given.
+    Args:
+        session: A writing session.
+        fit_id: The fit.
+        token: Of the claim that ends it; None ends it whoever holds it.
+        status: The final one.
+        told: What a progress event tells before that, if it is given.
+        columns: What else to write, by the names of the table's columns.
     """
+    given = {"fit": fit_id, "held_token": token, "new_status": status}
+    given |= {f"new_{name}": value for name, value in columns.items()}
     n_more = 1 if told is None else 2
-    values = {"token": None, "lease_expires_at": None, "worker_id": None, "checkpoint": None} | columns
-    statement = (
-        update(FitRow)
-        .where(which, FitRow.status.in_(LIVE))
-        .values(status=status, finished_at=now_plus(), n_events=FitRow.n_events + n_more, **values)
-        .returning(FitRow.id, FitRow.n_events)
-        .execution_options(synchronize_session=False)
-    )
-    ended = session.execute(statement).one_or_none()
-    if ended is not None:
-        if told is not None:
-            events.record(session, ended.id, ended.n_events - 1, "progress", told)
-        error = columns.get("error")
-        data = {"status": status} | ({"error": error} if error else {})
-        events.record(session, ended.id, ended.n_events, "status", data)
-        record_device_use(session, ended.id)
-    return ended
+    n_events = session.scalar(_ending(token is not None, n_more, tuple(sorted(columns))), given)
+    if n_events is None:
+        return False
+    if told is not None:
+        events.record(session, fit_id, n_events - 1, "progress", told)
+    data = {"status": status} | ({"error": columns["error"]} if columns.get("error") else {})
+    events.record(session, fit_id, n_events, "status", data)
+    record_device_use(session, fit_id)
+    return True
+
+
+@lru_cache(maxsize=32)
+def _ending(of_a_claim: bool, n_more_events: int, names: tuple[str, ...]) -> Update:
+    """Returns the statement that ends a fit; built once, since that takes longer than running it."""
+    written: dict[str, Any] = {
+        "status": bindparam("new_status"),
+        "finished_at": now_plus(),
+        "n_events": FitRow.n_events + n_more_events,
+        **dict.fromkeys(("token", "lease_expires_at", "worker_id", "checkpoint")),
+    }
+    written |= {name: bindparam(f"new_{name}", type_=FitRow.__table__.c[name].type) for name in names}
+    statement = update(FitRow).where(FitRow.id == bindparam("fit"), FitRow.status.in_(LIVE))
+    if of_a_claim:
+        statement = statement.where(FitRow.token == bindparam("held_token"))
+    returning = statement.values(written).returning(FitRow.n_events)
+    return returning.execution_options(synchronize_session=False)
 
 
 def delete(session: Session, fit_id: str) -> str | None:

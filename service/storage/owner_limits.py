@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from math import ceil
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Select, func, literal, select
+from sqlalchemy import Date, Executable, Select, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -95,16 +96,21 @@ def device_seconds_today(session: Session, owner: str) -> float:
 def record_device_use(session: Session, fit_id: str) -> None:
     """Adds how long a fit's last claim has held its device to what its owner has used."""
     is_sqlite = session.get_bind().dialect.name == "sqlite"
-    use = (sqlite.insert if is_sqlite else postgresql.insert)(DeviceUseRow).from_select(
+    session.execute(_adding_use(is_sqlite), {"today": _today(), "fit": fit_id})
+
+
+@lru_cache(maxsize=2)
+def _adding_use(is_sqlite: bool) -> Executable:
+    """Returns the statement of `record_device_use`; built once, since that takes longer than running it."""
+    table = cast(Table, DeviceUseRow.__table__)  # an ORM insert would take the parameters for rows
+    use = (sqlite.insert if is_sqlite else postgresql.insert)(table).from_select(
         ["owner", "day", "seconds"],
-        select(FitRow.owner, literal(_today()), seconds_since(FitRow.claimed_at)).where(
-            FitRow.id == fit_id, FitRow.claimed_at.is_not(None)
+        select(FitRow.owner, bindparam("today", type_=Date), seconds_since(FitRow.claimed_at)).where(
+            FitRow.id == bindparam("fit"), FitRow.claimed_at.is_not(None)
         ),
     )
-    session.execute(
-        use.on_conflict_do_update(
-            index_elements=["owner", "day"], set_={"seconds": DeviceUseRow.seconds + use.excluded.seconds}
-        )
+    return use.on_conflict_do_update(
+        index_elements=["owner", "day"], set_={"seconds": DeviceUseRow.seconds + use.excluded.seconds}
     )
 
 

@@ -7,7 +7,7 @@ its fit to another and discards what it has.
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from service.storage import events, fits, mixtures
@@ -166,7 +166,7 @@ def _end(session: Session, held: Claim, status: str, progress: dict[str, Any] | 
     if progress is not None:
         columns["progress"] = _without_traces(progress)
         last = progress if progress.get("traces") else None
-    return fits.end(session, and_(*_held(held)), status, last, **columns) is not None
+    return fits.end(session, held.fit_id, held.token, status, last, **columns)
 
 
 def _without_traces(progress: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def end_as_lost(session: Session, row: FitRow, max_attempts: int) -> bool:
     message = f"{max_attempts} workers died or fell silent while they worked on this fit."
     error = {"code": "WORKER_LOST", "message": message}
     lost = row.n_workers_lost + 1
-    return fits.end(session, FitRow.id == row.id, "failed", error=error, n_workers_lost=lost) is not None
+    return fits.end(session, row.id, None, "failed", error=error, n_workers_lost=lost)
 
 
 def _held(held: Claim) -> tuple[Any, Any]:

@@ -88,7 +88,7 @@ class _Reporter:
         now = time.monotonic()
         if now - self._last_told >= _PROGRESS_SECONDS:
             self._last_told = now
-            told = _as_contract(progress, now - self._begun)
+            told = as_contract(progress, now - self._begun)
             self._connection.send(Progressed(told | {"traces": self._traces.take()}))
         return fitting.STOPPED if self._inbox.told_to_stop else None
 
@@ -100,7 +100,7 @@ class _Reporter:
         """Returns the last progress; that of a success is complete."""
         if self._last is None:
             return None
-        progress = _as_contract(self._last, time.monotonic() - self._begun)
+        progress = as_contract(self._last, time.monotonic() - self._begun)
         if isinstance(ended, Succeeded):
             progress["restarts_done"] = progress["n_init"]
             progress["log_likelihood"] = ended.result["log_likelihood"]
@@ -134,7 +134,8 @@ def _internal(start: Start, error: Exception) -> Failed:
     )
 
 
-def _as_contract(progress: Progress, elapsed_seconds: float) -> dict[str, Any]:
+def as_contract(progress: Progress, elapsed_seconds: float) -> dict[str, Any]:
+    """Returns progress with the fields that a client reads."""
     # Restarts that run have done the same share of their steps; later candidates' have not begun.
     running = len(progress.restart_log_likelihoods) * progress.step / max(progress.max_steps, 1)
     done = min(1.0, (progress.restarts_done + running) / max(progress.n_init, 1))

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 
+import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -103,6 +104,27 @@ def test_a_fit_that_does_not_succeed(client: Client, blobs: Rows) -> None:
     assert gone.value.code == "FIT_NOT_FOUND"
 
 
+def test_arrays_travel_as_npy(client: Client, blobs: Rows) -> None:
+    types: list[tuple[str | None, str | None]] = []
+
+    def note(response: httpx.Response) -> None:
+        types.append((response.request.headers.get("content-type"), response.headers.get("content-type")))
+
+    client._http.event_hooks["response"].append(note)
+    dataset = client.upload(blobs)
+    client.points(dataset.id)
+    mixture = client.create_mixture(**GOLD)
+    types.clear()
+    client.upload(blobs.astype(np.float32))
+    client.points(dataset.id)
+    mixture.log_density(blobs)
+    mixture.responsibilities(blobs)
+    mixture.sample(3)
+    client._http.event_hooks["response"].pop()
+    npy, plain = "application/x-npy", "application/json"
+    assert types == [(npy, plain), (None, npy), (npy, npy), (npy, npy), (plain, npy)]
+
+
 def test_problems_say_where(client: Client, blobs: Rows) -> None:
     with pytest.raises(Unprocessable) as caught:
         client.fit(blobs, 2, tolerance=-1, no_such=3)
@@ -130,6 +152,8 @@ def test_tables_keep_their_names(client: Client, blobs: Rows) -> None:
     for named in (table, table.to_pandas()):
         assert client.upload(named).columns == ["height", "width"]
     assert client.upload(pd.DataFrame(blobs)).columns is None
+    odd = ["height, in m", " width"]
+    assert client.upload(blobs, columns=odd, name="odd").columns == odd
     mixture = client.create_mixture(**GOLD, columns=["height", "width"])
     turned = table.select(["width", "height"])
     expected = mixture.log_density(np.column_stack(list(table.columns)))

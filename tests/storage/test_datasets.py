@@ -95,7 +95,7 @@ def test_a_live_fit_keeps_its_dataset(database: Database, store: DatasetStore, t
         assert refused.value.code == "DATASET_IN_USE"
         claimed(database, lease_seconds=0.0)
     with database.write() as session:
-        fits.end(session, FitRow.id == fit_id, "cancelled")
+        fits.end(session, fit_id, None, "cancelled")
     datasets.delete(database, store, dataset_id)
     assert _stored(tmp_path) == set()
 
@@ -108,7 +108,7 @@ def test_a_files_last_user_may_be_the_weights_of_a_fit(
     sha256 = _of(database, dataset_id).sha256
     fit_id = queue_fit(database, dataset_id, weights_sha256=sha256)
     with database.write() as session:
-        fits.end(session, FitRow.id == fit_id, "cancelled")
+        fits.end(session, fit_id, None, "cancelled")
     datasets.delete(database, store, dataset_id)
     assert _stored(tmp_path) == {sha256}
     with database.write() as session:

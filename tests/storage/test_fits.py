@@ -93,7 +93,7 @@ def test_a_running_fit_is_asked_to_stop_once(database: Database, dataset_id: str
 def test_a_cancel_changes_nothing_on_an_ended_fit(database: Database, dataset_id: str, status: str) -> None:
     fit_id = queue_fit(database, dataset_id)
     with database.write() as session:
-        fits.end(session, FitRow.id == fit_id, status)
+        fits.end(session, fit_id, None, status)
     before = fit_row(database, fit_id)
     assert _cancel(database, fit_id).status == status
     after = fit_row(database, fit_id)

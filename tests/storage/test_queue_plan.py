@@ -61,13 +61,11 @@ def test_a_claim_reads_the_live_fits_only(long_used: Database) -> None:
     with _recorded(long_used) as statements:
         assert claim(long_used) is not None
     on_fits = [one for one in statements if "lease_expires_at <" in one[0]]
-    assert len(on_fits) == 3  # what dead workers left, whether the next is large, and the claim
-    settling, looking, claiming = _plans(long_used, on_fits)
+    assert len(on_fits) == 2  # what is next and what dead workers left, and the claim
+    looking, claiming = _plans(long_used, on_fits)
     assert "ix_fits_live" in looking
     assert "ix_fits_live" in claiming
-    # By the few that are running: these indexes hold nothing else, or have them together.
-    assert any(f"ix_fits_{name}" in settling for name in ("live", "owner_status", "status_id"))
-    for plan in (settling, looking, claiming):
+    for plan in (looking, claiming):
         assert "SCAN fits\n" not in plan + "\n"
         assert "Seq Scan on fits" not in plan
 

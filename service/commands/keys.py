@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from service.command_line import DataDir, fail, said_plainly, settings_from
+from service.commands.command_line import DataDir, fail, said_plainly, settings_from
 
 if TYPE_CHECKING:
     from service.storage.database import Database

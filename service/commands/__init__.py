@@ -1,0 +1,1 @@
+"""The commands of `mixserve` that talk to a service, and those that look after one."""
