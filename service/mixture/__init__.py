@@ -6,6 +6,7 @@ from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.invalid import InvalidFit, InvalidMixture
 from service.mixture.memory import estimate_fit_bytes, stays_on_disk
 from service.mixture.options import COVARIANCE_TYPES, CRITERIA, INITIALIZATIONS, OPTIMIZERS, FitOptions
+from service.mixture.out_of_memory import is_out_of_memory
 from service.mixture.progress import Outcome, Progress
 from service.mixture.recovery import recover
 from service.mixture.report import FitReport
@@ -28,6 +29,7 @@ __all__ = [
     "Traces",
     "estimate_fit_bytes",
     "fit",
+    "is_out_of_memory",
     "recover",
     "stays_on_disk",
 ]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from service.mixture.blocked_points import Points, in_memory
 from service.mixture.features import QuadraticFeatures
+from service.mixture.out_of_memory import is_out_of_memory
 from service.mixture.parallel import run_parallel
 from service.mixture.small_sums import SMALL_NUMBERS, SmallSums
 
@@ -38,6 +39,7 @@ class FeatureSums:
         kept_bytes = features.n_rows * points.shape[1] * points.element_size()
         self.kept = features.rows_of(in_memory(points)) if kept_bytes <= KEPT_FEATURES_BYTES else None
         self._free_buffers: list[tuple[int, Buffers]] = []
+        self._chunk_bytes = CHUNK_BYTES if points.device.type == "cpu" else GPU_CHUNK_BYTES
         self._small: SmallSums | None = None
         if self.kept is not None and points.device.type == "cpu":
             self._small = SmallSums(self.kept, weights)
@@ -51,7 +53,22 @@ class FeatureSums:
         coefficients = theta.to(self._points.dtype)
         if self._small is not None and n_components * self._points.shape[1] <= SMALL_NUMBERS:
             return self._small(coefficients)
-        return self._by_slices(coefficients)
+        while True:
+            try:
+                return self._by_slices(coefficients)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or not self._halve_chunks(n_components):
+                    raise
+
+    def _halve_chunks(self, n_components: int) -> bool:
+        """Has chunks take half the memory from now on; False when they cannot be smaller."""
+        if self._chunk_width(n_components) <= SMALLEST_CHUNK:
+            return False
+        self._chunk_bytes //= 2
+        self._free_buffers.clear()
+        if self._points.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
 
     def _by_slices(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         _, n_components, n_rows = theta.shape
@@ -75,8 +92,7 @@ class FeatureSums:
         """How many points a chunk has: as many as fit, in chunks of one size, a multiple of eight."""
         n_samples = self._points.shape[1]
         rows = self.features.n_rows + self.features.n_scratch_rows + n_components
-        budget = CHUNK_BYTES if self._points.device.type == "cpu" else GPU_CHUNK_BYTES
-        most = max(SMALLEST_CHUNK, budget // (rows * self._points.element_size()))
+        most = max(SMALLEST_CHUNK, self._chunk_bytes // (rows * self._points.element_size()))
         n_chunks = -(-n_samples // most)
         return -(-n_samples // n_chunks + 7) // 8 * 8
 

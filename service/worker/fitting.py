@@ -18,7 +18,9 @@ from service.mixture import (
     InvalidFit,
     Points,
     Progress,
+    estimate_fit_bytes,
     fit,
+    is_out_of_memory,
     recover,
     stays_on_disk,
 )
@@ -48,9 +50,9 @@ def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep
     except InvalidFit as error:
         return Failed("INVALID_FIT", str(error))
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        return Failed("OUT_OF_MEMORY", f"The fit needed more memory than {device} has: {error}")
+        return Failed("OUT_OF_MEMORY", _too_little_memory(start.claim, device, error))
 
 
 def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep) -> Ended:
@@ -91,9 +93,14 @@ def _points(file: ColumnFile) -> Points:
     )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # On a CPU torch says it in words only.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+def _too_little_memory(claim: Claim, device: str, error: Exception) -> str:
+    device_type = device.partition(":")[0]
+    needed = estimate_fit_bytes(claim.n_samples, claim.n_features, options_of(claim.request), device_type)
+    reason = str(error) or "there was no more"
+    return (
+        f"The fit needs about {needed} bytes of memory, more than {device} had free, also in the smallest "
+        f"chunks ({reason[:300]}). Use fewer components, restarts or points, or a simpler covariance_type."
+    )
 
 
 def _resumed(claim: Claim, fit_from: Callable[..., FitReport]) -> FitReport:
