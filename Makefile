@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 TORCH_VARIANT ?=
 TORCH_INDEX := $(if $(TORCH_VARIANT),--extra-index-url https://download.pytorch.org/whl/$(TORCH_VARIANT))
 
-.PHONY: help demo serve test check chaos bench format openapi clean
+.PHONY: help demo serve test check chaos bench format openapi audit clean
 
 help: ## lists the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -43,6 +43,10 @@ bench: $(VENV)/installed-dev ## measures what the service adds to a fit, and its
 format: $(VENV)/installed-dev ## puts the code in shape
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+audit: $(VENV)/installed-dev ## looks for known vulnerabilities in what is installed; needs the network
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 openapi: $(VENV)/installed-dev ## writes openapi.json anew, as the service answers it
 	$(BIN)/python -m scripts.write_openapi
