@@ -9,11 +9,14 @@ const { Plot, d3 } = globalThis;
 export function histogram({ points, components, mixture, colours, reference, name, label }) {
   const values = points.map(([value]) => value);
   const bins = d3.bin().thresholds(Math.min(80, Math.max(10, Math.round(2 * Math.sqrt(values.length)))))(values);
-  const width = bins.length > 1 ? bins[1].x1 - bins[1].x0 : 1;
-  const rows = values.map((x, i) => ({ x, k: components?.[i] ?? 0, share: 1 / (values.length * width) }));
-  const marks = [grid(), Plot.rectY(rows, Plot.binX({ y: "sum" }, {
-    x: "x", y: "share", fill: (row) => (components ? colour(row.k) : "var(--soft)"), fillOpacity: 0.4, thresholds: bins.map((bin) => bin.x0),
-  }))];
+  const parts = d3.range((d3.max(components ?? [0]) ?? 0) + 1);
+  const rows = bins.flatMap(({ x0, x1 }, place) => parts.map((k) => {
+    const inside = values.filter((value, i) => (components?.[i] ?? 0) === k && value >= x0 && (value < x1 || place === bins.length - 1));
+    return { x0, x1, k, y: inside.length / (values.length * (x1 - x0 || 1)) };
+  })).filter(({ y }) => y > 0);
+  const marks = [grid(), Plot.rectY(rows, {
+    x1: "x0", x2: "x1", y: "y", fill: (row) => (components ? colour(row.k) : "var(--soft)"), fillOpacity: 0.4,
+  })];
   const [low, high] = d3.extent(values);
   const margin = 0.05 * (high - low) || 1;
   const places = d3.range(400).map((i) => low - margin + ((high - low + 2 * margin) * i) / 399);

@@ -84,11 +84,13 @@ export function loading(text = "Loading") {
   return element("p", { class: "loading", role: "status" }, text);
 }
 
+const TITLES = { 404: "That is not there", 409: "That does not go now", 413: "That is too large", 415: "That format is not read", 422: "That cannot be accepted", 429: "Too much at once", 503: "Not just now" };
+
 /** Returns an error for people: a problem document with its places, or any other error. */
 export function notice(error) {
-  const { title, detail, errors, request_id: requestId } = error.problem ?? {};
+  const { title, status, detail, errors, request_id: requestId } = error.problem ?? {};
   return element("div", { class: "notice bad", role: "alert", tabindex: "-1" },
-    element("strong", {}, title ?? "That did not work"), detail ?? error.message,
+    element("strong", {}, TITLES[status] ?? title ?? "That did not work"), detail ?? error.message,
     errors?.length ? element("ul", {}, errors.map(({ pointer, message }) =>
       element("li", {}, pointer && element("code", {}, pointer), pointer && " ", message))) : null,
     requestId && element("small", {}, `Request ${requestId}`));
