@@ -35,10 +35,13 @@ chaos: $(VENV)/installed-dev ## kills any process of a running service, a hundre
 	$(BIN)/python -m tests.chaos --database sqlite
 	$(BIN)/python -m tests.chaos --database postgresql
 
-bench: $(VENV)/installed-dev ## measures what the service adds to a fit, and its queue
+bench: $(VENV)/installed-dev ## measures what the service adds to a fit, its queue, and its answers to questions
 	$(BIN)/python -m benchmarks.service_latency
 	$(BIN)/python -m benchmarks.service_queue --database sqlite
 	$(BIN)/python -m benchmarks.service_queue --database postgresql
+	$(BIN)/python -m benchmarks.scoring_one_point
+	$(BIN)/python -m benchmarks.scoring_many_points
+	$(BIN)/python -m benchmarks.scoring_latency
 
 format: $(VENV)/installed-dev ## puts the code in shape
 	$(BIN)/ruff format

@@ -4,9 +4,9 @@
 
 Prints one line of JSON for each peer. The bare endpoint parses the same body and returns a constant,
 under the same uvicorn settings; `--mlflow` installs mlflow and scikit-learn into a folder that is
-removed afterwards (about 1 GB, some minutes) and has `mlflow models serve` a scikit-learn mixture. The
-servers take turns in rounds, and the ratios are medians over the rounds: of requests a second, and of
-the servers' processor time for a request.
+removed afterwards (about 1 GB, some minutes) and has `mlflow models serve` answer a scikit-learn
+mixture's `predict_proba`. The servers take turns in rounds, and the ratios are medians over the rounds:
+of requests a second, and of the servers' processor time for a request.
 """
 
 import argparse
@@ -39,7 +39,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 points = np.random.default_rng(0).normal(size=(1000, 2))
 mixture = GaussianMixture(3, random_state=0).fit(points)
-mlflow.sklearn.save_model(mixture, sys.argv[1], pyfunc_predict_fn="score_samples")
+mlflow.sklearn.save_model(mixture, sys.argv[1], pyfunc_predict_fn="predict_proba")
 """
 
 
@@ -114,12 +114,13 @@ def ours() -> Iterator[Target]:
 
 
 @contextmanager
-def mlflow() -> Iterator[Target]:
+def mlflow(environment_folder: str) -> Iterator[Target]:
     """Yields mlflow's server of a scikit-learn mixture, from an environment of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        binaries = Path(folder, "environment", "bin")
-        subprocess.run([sys.executable, "-m", "venv", binaries.parent], check=True)
-        subprocess.run([binaries / "pip", "install", "--quiet", "mlflow", "scikit-learn"], check=True)
+        binaries = Path(environment_folder or Path(folder, "environment"), "bin")
+        if not (binaries / "mlflow").exists():
+            subprocess.run([sys.executable, "-m", "venv", binaries.parent], check=True)
+            subprocess.run([binaries / "pip", "install", "--quiet", "mlflow", "scikit-learn"], check=True)
         model, port = Path(folder, "model"), _free_port()
         subprocess.run([binaries / "python", "-c", textwrap.dedent(_TRAIN), model], check=True)
         command = [str(binaries / "mlflow"), "models", "serve", "--model-uri", str(model)]
@@ -162,13 +163,19 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--mlflow", action="store_true", help="also beside mlflow, which is installed for it")
+    parser.add_argument(
+        "--mlflow",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="also beside mlflow, from the environment in this folder if there is one, else made for the run",
+    )
     options = parser.parse_args()
     with ours() as target:
         with bare() as peer:
             compare(target, peer, options.rounds, options.seconds, GOAL_BARE)
-        if options.mlflow:
-            with mlflow() as peer:
+        if options.mlflow is not None:
+            with mlflow(options.mlflow) as peer:
                 compare(target, peer, options.rounds, options.seconds, GOAL_MLFLOW)
 
 

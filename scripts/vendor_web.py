@@ -3,7 +3,7 @@
     python scripts/vendor_web.py            fetches what is missing or differs
     python scripts/vendor_web.py --check    fetches nothing, fails when a file differs from its checksum
 
-A new version: change the pins, run it, look at `/docs`, commit both.
+A new version: change the pins, run it, look at `/` and `/docs`, commit both.
 """
 
 import argparse
@@ -30,7 +30,7 @@ class Library:
         version: exact.
         sha256: of the package's archive.
         folder: where its files go, under service/web/vendor.
-        files: the SHA-256 of every file taken, by name.
+        files: the SHA-256 of every file taken, by its path in the archive; its name alone is kept.
     """
 
     package: str
@@ -42,10 +42,30 @@ class Library:
     @property
     def url(self) -> str:
         """Where the archive is had."""
-        return f"{REGISTRY}/{self.package}/-/{self.package}-{self.version}.tgz"
+        return f"{REGISTRY}/{self.package}/-/{Path(self.package).name}-{self.version}.tgz"
 
 
 LIBRARIES = (
+    Library(
+        "d3",
+        "7.9.2",
+        "f0c1d2c2479907a6e3265370d0fd715f7aef0f561cdd2b415df385ba7df9d1aa",
+        "d3",
+        {
+            "LICENSE": "2a6d2d5f32ba0b755ddbc1c833f766e30cdbe6ebe9a6d4e3e24427721f0b63d3",
+            "dist/d3.min.js": "912111098ea99503a6f4967361d2bbdc9dbf58cf9c678c8e27e5b02d1a07f0c1",
+        },
+    ),
+    Library(
+        "@observablehq/plot",
+        "0.6.17",
+        "4dcc9f7afd10caee8b2283c0075a5765610cfbbf6d7d93cdb153b3b5d3501afc",
+        "plot",
+        {
+            "LICENSE": "4b295e011e0e046170041b5b46f1349393aeceb95797793a55bd21dbb543363a",
+            "dist/plot.umd.min.js": "4358086467740777dd788d6b27a95cebdbaefdd50c730a3060117073bd7134cb",
+        },
+    ),
     Library(
         "swagger-ui-dist",
         "5.35.0",
@@ -68,12 +88,13 @@ def differing(library: Library) -> list[str]:
     """The files of a library that are missing or are not what was pinned, and files that nobody asked for."""
     folder = VENDOR / library.folder
     present = {path.name: path for path in folder.glob("*")} if folder.is_dir() else {}
+    wanted = {Path(path).name: sha256 for path, sha256 in library.files.items()}
     wrong = [
         name
-        for name, sha256 in library.files.items()
+        for name, sha256 in wanted.items()
         if name not in present or hashlib.sha256(present[name].read_bytes()).hexdigest() != sha256
     ]
-    return wrong + sorted(present.keys() - library.files.keys())
+    return wrong + sorted(present.keys() - wanted.keys())
 
 
 def fetch(library: Library) -> None:
@@ -86,12 +107,12 @@ def fetch(library: Library) -> None:
     _require(library.url, answer.content, library.sha256)
     contents = {}
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
-        for name, sha256 in library.files.items():
-            member = archive.extractfile(f"package/{name}")
+        for path, sha256 in library.files.items():
+            member = archive.extractfile(f"package/{path}")
             if member is None:
-                sys.exit(f"{library.url} has no file {name}")
-            contents[name] = member.read()
-            _require(name, contents[name], sha256)
+                sys.exit(f"{library.url} has no file {path}")
+            contents[Path(path).name] = content = member.read()
+            _require(path, content, sha256)
     folder = VENDOR / library.folder
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.iterdir():

@@ -170,7 +170,7 @@ def test_nobody_gets_in_without_a_key_that_opens(service: Service, calls: list[C
                 assert challenge == ("Bearer" if not header else 'Bearer error="invalid_token"')
         for path in ("/v1/nowhere", "/v1/fits/"):
             assert_problem(http.get(path), 401, "KEY_MISSING")
-        for path in ("/", "/docs", "/static/page.css"):
+        for path in ("/", "/docs", "/static/page/app.js"):
             assert http.get(path).status_code == 200
 
 

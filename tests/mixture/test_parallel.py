@@ -1,0 +1,83 @@
+"""The pass on several threads, and the memory that it takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from service.mixture.parallel import run_parallel
+from service.mixture.statistics import StatisticsPass
+from tests.mixture.problems import random_mixture
+from tests.mixture.test_statistics import components_of, plain_points
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_restart_has_the_same_bits_beside_others_and_on_any_number_of_threads(
+    monkeypatch, two_threads, kept, dtype
+):
+    monkeypatch.setattr("service.mixture.feature_sums.CHUNK_BYTES", 1 << 14)
+    if not kept:
+        monkeypatch.setattr("service.mixture.feature_sums.KEPT_FEATURES_BYTES", 0)
+    points = torch.randn(3, 20_001, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    weights = torch.rand(20_001, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    passed = StatisticsPass(plain_points(points, weights), diagonal=False, regularization=0.1)
+    components = components_of(*[random_mixture(4, 3, seed) for seed in range(3)])
+    every = passed(components)
+    torch.set_num_threads(1)
+    again = passed(components)
+    alone = passed(components.rows(torch.tensor([1])))
+    for name in ("log_likelihood", "counts", "first", "second"):
+        assert torch.equal(getattr(every, name), getattr(again, name))
+        assert torch.equal(getattr(every, name)[1:2], getattr(alone, name))
+
+
+def test_tasks_run_on_threads_of_their_own_with_one_torch_thread_each(two_threads):
+    together = threading.Barrier(2)
+
+    def task(number: int) -> tuple[int, int, bool]:
+        if number < 2:
+            together.wait(timeout=60)  # would never end if the tasks ran one after the other
+        return number, torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    with torch.inference_mode():
+        assert run_parallel(task, 5) == [(i, 1, True) for i in range(5)]
+    assert run_parallel(task, 2) == [(0, 1, False), (1, 1, False)]
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError):
+        run_parallel(lambda number: 1 // number, 2)
+
+
+MEMORY = """
+import resource, torch
+from service.mixture.components import Components
+from service.mixture.standardization import StandardizedPoints
+from service.mixture.statistics import StatisticsPass
+points = torch.randn(2, 10_000_000, dtype=torch.float64)
+weights = torch.rand(10_000_000, dtype=torch.float64)
+one = torch.ones(2, dtype=torch.float64)
+data = StandardizedPoints(points, weights, float(weights.sum()), 0 * one, one)
+means = torch.randn(1, 16, 2, dtype=torch.float64)
+cholesky = torch.eye(2, dtype=torch.float64).expand(1, 16, 2, 2)
+components = Components(torch.full((1, 16), 1 / 16, dtype=torch.float64).log(), means, cholesky)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+StatisticsPass(data, diagonal=False, regularization=0.0)(components)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_ten_million_points_take_less_than_256_megabytes_beyond_themselves():
+    answer = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert int(answer.stdout) < 256 << 10  # kilobytes
