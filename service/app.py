@@ -72,7 +72,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
-    store = DatasetStore(settings.dataset_store_folder)
+    store = DatasetStore(
+        settings.dataset_store_folder, settings.remote_store_url, settings.dataset_cache_bytes
+    )
     tracing = start_tracing(settings, "mixserve-api")
     counted = Metrics(database, settings.lease_seconds)
     limits = OwnerLimits(

@@ -19,7 +19,12 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("mixserve-data"), description="SQLite file and dataset store")
     database_url: str = Field("", description="SQLite in the data folder, or postgresql+psycopg://...")
-    dataset_store_url: str = Field("", description="a folder in the data folder, or file:///shared/folder")
+    dataset_store_url: str = Field(
+        "", description="a folder in the data folder, file:///folder, or s3://bucket"
+    )
+    dataset_cache_bytes: int = Field(
+        2**34, ge=1, description="of datasets in an object store, how much is kept on this machine's disk"
+    )
     lease_seconds: float = Field(
         30.0, gt=0, description="a worker silent for this long loses its fit to another"
     )
@@ -71,9 +76,9 @@ class Settings(BaseSettings):
     @classmethod
     def _known_store(cls, url: str) -> str:
         scheme, separator, _ = url.partition("://")
-        if separator and scheme != "file":
+        if separator and scheme not in ("file", "s3"):
             raise ValueError(
-                f"a dataset store at {scheme}:// is not supported; give a folder or file:///folder"
+                f"a dataset store at {scheme}:// is not supported; give a folder, file:///folder or s3://bucket"
             )
         return url
 
@@ -98,6 +103,13 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'mixserve.sqlite3'}"
 
     @property
+    def remote_store_url(self) -> str:
+        """The object store's URL, empty when the points are in a folder."""
+        return self.dataset_store_url if self.dataset_store_url.startswith("s3://") else ""
+
+    @property
     def dataset_store_folder(self) -> Path:
-        """The folder that holds the points."""
+        """The folder that holds the points; or, beside an object store, its copies of them."""
+        if self.remote_store_url:
+            return (self.data_dir / "dataset-cache").resolve()
         return Path(self.dataset_store_url.removeprefix("file://") or self.data_dir / "datasets").resolve()

@@ -76,7 +76,7 @@ async def create_dataset(
 
 
 def _create_from_json(services: Services, inflow: Inflow, key: str | None) -> Response:
-    body = parse(DatasetCreation, inflow.read_all())
+    body = parse(DatasetCreation, inflow.read_json())
     with (
         once(services, key, inflow.digest) as creation,
         new_dataset(services, body, name=body.name, columns=body.columns) as new,
@@ -182,7 +182,7 @@ def _sampled(services: Services, request: Request, row: DatasetRow, n_sampled: i
             )
     n_rows = min(n_sampled, row.n_samples)
     require_servable(
-        n_rows * (row.n_features + 2),
+        20 * n_rows * (row.n_features + 2),
         f"{n_rows} points of {row.n_features} features",
         services.settings.max_answer_bytes,
     )

@@ -5,7 +5,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,63 +16,9 @@ from numpy.typing import NDArray
 
 from service.codecs.column_file import ColumnFile, ColumnFileWriter
 from service.errors import ServiceError
+from service.storage.feature_moments import FeatureMoments
 from service.storage.identifiers import new_id
-
-
-@dataclass
-class FeatureMoments:
-    """Running statistics per feature, each (D,), merged chunk by chunk.
-
-    The spread is kept as a root, since squares leave the range of doubles long before the numbers do.
-
-    References:
-        Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance.
-    """
-
-    n_samples: int
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-    minimum: NDArray[np.float64]
-    maximum: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, rows: NDArray[np.float64]) -> "FeatureMoments":
-        """Returns the moments of rows (n, D), n at least 1."""
-        minimum, maximum = rows.min(axis=0), rows.max(axis=0)
-        # A spread beyond the largest double comes out as infinity, which JSON spells.
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = rows.mean(axis=0)
-            if not np.isfinite(mean).all():  # the sum overflows before the mean does
-                mean = (rows / len(rows)).sum(axis=0)
-            mean = np.clip(mean, minimum, maximum)
-            reach = np.maximum(maximum - mean, mean - minimum)
-            scaled = rows - mean
-            scaled /= np.where(reach > 0, reach, 1.0)
-            deviation = reach * np.sqrt(np.square(scaled, out=scaled).mean(axis=0))
-        return cls(len(rows), mean, np.where(np.isinf(reach), np.inf, deviation), minimum, maximum)
-
-    def merged(self, other: "FeatureMoments") -> "FeatureMoments":
-        """Returns the moments of both sets of points together."""
-        total = self.n_samples + other.n_samples
-        ours, theirs = self.n_samples / total, other.n_samples / total
-        minimum, maximum = np.minimum(self.minimum, other.minimum), np.maximum(self.maximum, other.maximum)
-        with np.errstate(over="ignore", invalid="ignore"):
-            delta = other.mean - self.mean
-            mean = np.where(
-                np.isfinite(delta), self.mean + delta * theirs, self.mean * ours + other.mean * theirs
-            )
-            within = np.hypot(self.deviation * np.sqrt(ours), other.deviation * np.sqrt(theirs))
-            deviation = np.hypot(within, delta * np.sqrt(ours * theirs))
-        return FeatureMoments(total, np.clip(mean, minimum, maximum), deviation, minimum, maximum)
-
-    def summary(self) -> dict[str, list[float]]:
-        """Returns lists of length D by name; the standard deviation divides by N."""
-        return {
-            "mean": self.mean.tolist(),
-            "standard_deviation": self.deviation.tolist(),
-            "minimum": self.minimum.tolist(),
-            "maximum": self.maximum.tolist(),
-        }
+from service.storage.remote_files import RemoteFiles
 
 
 @dataclass
@@ -85,6 +31,7 @@ class Draft:
     dtype: str
     n_rows: int = 0
     moments: FeatureMoments | None = None
+    when_finished: Callable[["Draft"], None] | None = None
     _hash: Any = field(default_factory=hashlib.sha256)
 
     def append(self, rows: NDArray[Any]) -> None:
@@ -100,9 +47,11 @@ class Draft:
             self.moments = moments if self.moments is None else self.moments.merged(moments)
 
     def finish(self) -> None:
-        """Closes the file and waits until it is on the disk."""
+        """Closes the file and waits until it is on the disk, or in the object store."""
         self.writer.close()
         _flush_to_disk(self.path)
+        if self.when_finished is not None:
+            self.when_finished(self)
 
     @property
     def sha256(self) -> str:
@@ -112,10 +61,22 @@ class Draft:
         return str(whole.hexdigest())
 
 
-class DatasetStore:
-    """A folder of files named by content. One that is published stays as it is until removed."""
+StorePlace = tuple[Path, str, int]
+"""What a store is made from: its folder, URL and cache_bytes."""
 
-    def __init__(self, folder: Path) -> None:
+
+class DatasetStore:
+    """Files named by content. One that is published stays as it is until removed.
+
+    Args:
+        folder: Where they are; beside an object store, where drafts are, and copies of them.
+        remote_url: The object store's, if they are in one.
+        cache_bytes: How much of an object store is kept in the folder.
+    """
+
+    def __init__(self, folder: Path, remote_url: str = "", cache_bytes: int = 1 << 34) -> None:
+        self._remote = RemoteFiles(remote_url) if remote_url else None
+        self._cache_bytes = cache_bytes
         self._files = folder / "files"
         self._drafts = folder / "drafts"
         for part in (self._files, self._drafts):
@@ -126,8 +87,43 @@ class DatasetStore:
         return self._files / sha256[:2] / f"{sha256}.arrow"
 
     def open(self, sha256: str) -> ColumnFile:
-        """Returns the columns with this content hash."""
-        return ColumnFile(self.path(sha256))
+        """Returns the columns with this content hash; an open file outlives its removal.
+
+        Raises:
+            FileNotFoundError: There are none.
+        """
+        path = self.path(sha256)
+        while self._remote is not None:
+            with suppress(FileNotFoundError):  # another process may make room by removing it
+                os.utime(path)
+                return ColumnFile(path)
+            self._fetch(self._remote, sha256)
+        return ColumnFile(path)
+
+    def _fetch(self, remote: RemoteFiles, sha256: str) -> None:
+        draft = self._drafts / new_id("drf")
+        try:
+            with full_disk_is_said():
+                remote.get(_name(sha256), draft)
+                self._place(draft, sha256)
+        finally:
+            draft.unlink(missing_ok=True)
+        self._make_room(sha256)
+
+    def _make_room(self, kept: str) -> None:
+        """Removes the copies that were not used for the longest, until there are few enough."""
+        copies = []
+        for path in self._files.glob("*/*.arrow"):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                status = path.stat()
+                copies.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in copies)
+        for _, size, path in sorted(copies):
+            if total <= self._cache_bytes:
+                return
+            if path.stem != kept:
+                path.unlink(missing_ok=True)
+                total -= size
 
     def scratch(self) -> BinaryIO:
         """Returns an empty file beside the drafts that has no name, and so is gone with its process."""
@@ -145,7 +141,7 @@ class DatasetStore:
         try:
             with full_disk_is_said():
                 writer = ColumnFileWriter(path, n_columns, dtype)
-                yield Draft(path, writer, n_columns, dtype)
+                yield Draft(path, writer, n_columns, dtype, when_finished=self._send)
         finally:
             if writer is not None:
                 writer.abandon()
@@ -153,19 +149,35 @@ class DatasetStore:
 
     def publish(self, draft: Draft) -> None:
         """Puts a finished draft in its place; under a lock on its hash, in the referring transaction."""
-        target = self.path(draft.sha256)
+        # Sent before the transaction began; looked at again, since a delete may have come between.
+        self._send(draft)
+        self._place(draft.path, draft.sha256)
+        if self._remote is not None:
+            self._make_room(draft.sha256)
+
+    def _send(self, draft: Draft) -> None:
+        if self._remote is not None and not self._remote.has(_name(draft.sha256)):
+            self._remote.put(draft.path, _name(draft.sha256))
+
+    def _place(self, draft: Path, sha256: str) -> None:
+        target = self.path(sha256)
         if not target.parent.is_dir():
             target.parent.mkdir(exist_ok=True)
             _flush_to_disk(self._files)
-        draft.path.replace(target)
+        draft.replace(target)
         _flush_to_disk(target.parent)
 
     def remove(self, sha256: str) -> None:
         """Removes a file. Call it under a lock on its hash, when nothing refers to it."""
+        if self._remote is not None:
+            self._remote.remove(_name(sha256))
         self.path(sha256).unlink(missing_ok=True)
 
     def contents(self, older_than_seconds: float) -> Iterator[str]:
         """Yields the content hash of every file that was published longer ago than this."""
+        if self._remote is not None:
+            yield from (Path(name).stem for name in self._remote.names(older_than_seconds))
+            return
         limit = time.time() - older_than_seconds
         for path in self._files.glob("*/*.arrow"):
             with suppress(FileNotFoundError):  # removed meanwhile
@@ -179,6 +191,10 @@ class DatasetStore:
             with suppress(FileNotFoundError):  # published or given up meanwhile
                 if path.stat().st_mtime < limit:
                     path.unlink()
+
+
+def _name(sha256: str) -> str:
+    return f"{sha256[:2]}/{sha256}.arrow"
 
 
 @contextmanager

@@ -10,11 +10,10 @@ import signal
 import threading
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from service.mixture import Progress, Traces
-from service.storage.dataset_store import DatasetStore
+from service.storage.dataset_store import DatasetStore, StorePlace
 from service.worker import device, fitting
 from service.worker.messages import (
     Checkpointed,
@@ -33,7 +32,7 @@ logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.25
 
 
-def main(connection: Connection, wanted_device: str, store_folder: Path) -> None:
+def main(connection: Connection, wanted_device: str, store_place: StorePlace) -> None:
     """Does one fit after another as they come through the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the supervisor decides
     try:
@@ -41,7 +40,7 @@ def main(connection: Connection, wanted_device: str, store_folder: Path) -> None
     except ValueError as error:
         connection.send(Refused(str(error)))
         return
-    store = DatasetStore(store_folder)
+    store = DatasetStore(*store_place)
     inbox = _Inbox(connection)
     connection.send(Ready(found))
     while True:

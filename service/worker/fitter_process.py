@@ -3,8 +3,8 @@
 import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 
+from service.storage.dataset_store import StorePlace
 from service.storage.workers import Device
 from service.worker.messages import Checkpointed, Finished, Progressed, Ready, Refused, Start, Stop
 
@@ -13,11 +13,11 @@ _SPAWN = multiprocessing.get_context("spawn")
 _LOOK_SECONDS = 0.2
 
 
-def _enter(connection: Connection, device: str, store_folder: Path) -> None:
+def _enter(connection: Connection, device: str, store_place: StorePlace) -> None:
     # Here, not above: the supervisor has no use for torch, which takes seconds to load and 200 MB to keep.
     from service.worker import fitter
 
-    fitter.main(connection, device, store_folder)
+    fitter.main(connection, device, store_place)
 
 
 class FitterDied(Exception):
@@ -33,7 +33,7 @@ class FitterProcess:
 
     Args:
         device: What to compute on, as in a request.
-        store_folder: Where the points are.
+        store_place: Where the points are.
         given_up: Asked again and again while it starts, which takes seconds; True ends that.
 
     Raises:
@@ -42,11 +42,11 @@ class FitterProcess:
     """
 
     def __init__(
-        self, device: str, store_folder: Path, *, given_up: Callable[[], bool] = lambda: False
+        self, device: str, store_place: StorePlace, *, given_up: Callable[[], bool] = lambda: False
     ) -> None:
         self._connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(
-            target=_enter, args=(theirs, device, store_folder), name="mixserve-fitter", daemon=True
+            target=_enter, args=(theirs, device, store_place), name="mixserve-fitter", daemon=True
         )
         self._process.start()
         theirs.close()

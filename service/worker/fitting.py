@@ -57,7 +57,7 @@ def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep
 
 def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep) -> Ended:
     claim = start.claim
-    points = _points(store.open(claim.dataset_sha256))
+    points = points_of(store.open(claim.dataset_sha256))
     weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
     report = _resumed(
         claim,
@@ -79,7 +79,7 @@ def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Kee
     return Succeeded(_result(claim, store, points, report, report.mixture), parameters_of(report.mixture))
 
 
-def _points(file: ColumnFile) -> Points:
+def points_of(file: ColumnFile) -> Points:
     """Returns a dataset's points (D, N): few of them in memory, many where they lie in their mapped file."""
     if not stays_on_disk(file.n_rows, file.n_columns):
         return torch.from_numpy(file.columns())

@@ -116,8 +116,9 @@ class Supervisor:
             self._changes.close()
 
     def _new_fitter(self) -> FitterProcess:
-        folder = self._settings.dataset_store_folder
-        return FitterProcess(self._wanted_device, folder, given_up=self._stopping.is_set)
+        settings = self._settings
+        place = (settings.dataset_store_folder, settings.remote_store_url, settings.dataset_cache_bytes)
+        return FitterProcess(self._wanted_device, place, given_up=self._stopping.is_set)
 
     def _register(self) -> str:
         return workers.register(self._database, self._fitter.device)

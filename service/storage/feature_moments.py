@@ -1,0 +1,62 @@
+"""Running statistics of points as they are stored."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class FeatureMoments:
+    """Running statistics per feature, each (D,), merged chunk by chunk.
+
+    The spread is kept as a root, since squares leave the range of doubles long before the numbers do.
+
+    References:
+        Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance.
+    """
+
+    n_samples: int
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.float64]) -> "FeatureMoments":
+        """Returns the moments of rows (n, D), n at least 1."""
+        minimum, maximum = rows.min(axis=0), rows.max(axis=0)
+        # A spread beyond the largest double comes out as infinity, which JSON spells.
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = rows.mean(axis=0)
+            if not np.isfinite(mean).all():  # the sum overflows before the mean does
+                mean = (rows / len(rows)).sum(axis=0)
+            mean = np.clip(mean, minimum, maximum)
+            reach = np.maximum(maximum - mean, mean - minimum)
+            scaled = rows - mean
+            scaled /= np.where(reach > 0, reach, 1.0)
+            deviation = reach * np.sqrt(np.square(scaled, out=scaled).mean(axis=0))
+        return cls(len(rows), mean, np.where(np.isinf(reach), np.inf, deviation), minimum, maximum)
+
+    def merged(self, other: "FeatureMoments") -> "FeatureMoments":
+        """Returns the moments of both sets of points together."""
+        total = self.n_samples + other.n_samples
+        ours, theirs = self.n_samples / total, other.n_samples / total
+        minimum, maximum = np.minimum(self.minimum, other.minimum), np.maximum(self.maximum, other.maximum)
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = other.mean - self.mean
+            mean = np.where(
+                np.isfinite(delta), self.mean + delta * theirs, self.mean * ours + other.mean * theirs
+            )
+            within = np.hypot(self.deviation * np.sqrt(ours), other.deviation * np.sqrt(theirs))
+            deviation = np.hypot(within, delta * np.sqrt(ours * theirs))
+        return FeatureMoments(total, np.clip(mean, minimum, maximum), deviation, minimum, maximum)
+
+    def summary(self) -> dict[str, list[float]]:
+        """Returns lists of length D by name; the standard deviation divides by N."""
+        return {
+            "mean": self.mean.tolist(),
+            "standard_deviation": self.deviation.tolist(),
+            "minimum": self.minimum.tolist(),
+            "maximum": self.maximum.tolist(),
+        }
