@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
-import numpy as np
 from rich.console import Console
 
 import telling
@@ -90,7 +89,8 @@ def gold(http: httpx.Client, console: Console) -> None:
         "tolerance": 0,
         "max_steps": 1000,
     }
-    result = fit(http, console, body)["result"]
+    ended = fit(http, console, body)
+    result = ended["result"]
     from service.mixture import GaussianMixture  # torch takes a second; the service has started by now
 
     true, learned = (
@@ -105,16 +105,8 @@ def gold(http: httpx.Client, console: Console) -> None:
     densities = [_log_density(http, mixture_id, ASKED) for mixture_id in (stored["id"], result["mixture_id"])]
     console.print(telling.log_densities(ASKED, *densities))
 
-    from service import plots
-
-    drawn = checked(http.get(f"/v1/datasets/{dataset['id']}/points", params={"limit": N_SAMPLES}))
-    samples = checked(
-        http.post(f"/v1/mixtures/{result['mixture_id']}/samples", json={"n_samples": N_SAMPLES, "seed": 1})
-    )
-    figure = plots.recovery(
-        true, learned, _arrays(drawn), _arrays(samples), matching=matching, columns=["x", "y"]
-    )
-    _write(console, "gold.png", plots.render(figure, "png"), "the gold mixture beside what was learned")
+    path = f"/v1/fits/{ended['id']}/plot.png"
+    _keep_picture(http, console, path, "recovery", "gold.png", "the gold mixture beside what was learned")
 
 
 def faithful(http: httpx.Client, console: Console) -> None:
@@ -137,7 +129,6 @@ def faithful(http: httpx.Client, console: Console) -> None:
         "selection": {"criterion": "bic"},
     }
     result = fit(http, console, body)["result"]
-    from service import plots
     from service.mixture import GaussianMixture
 
     mixture = GaussianMixture.from_parameters(**result["mixture"])
@@ -147,18 +138,8 @@ def faithful(http: httpx.Client, console: Console) -> None:
         f"log-likelihood {result['log_likelihood']:.3f}"
     )
     console.print(telling.components(mixture, columns))
-    answer = checked(
-        http.post(f"/v1/mixtures/{result['mixture_id']}/responsibilities", json={"points": points})
-    )
-    title = f"Old Faithful: {result['n_components']} components, {result['covariance_type']} covariances"
-    figure = plots.scatter(
-        mixture,
-        np.array(points),
-        np.array(answer["labels"]),
-        columns=["eruption, minutes", "waiting, minutes"],
-        title=title,
-    )
-    _write(console, "faithful.png", plots.render(figure, "png"), "the eruptions, coloured by component")
+    path = f"/v1/mixtures/{result['mixture_id']}/plot.png"
+    _keep_picture(http, console, path, "scatter", "faithful.png", "the eruptions, coloured by component")
 
 
 def _log_density(http: httpx.Client, mixture_id: str, points: list[list[float]]) -> list[float]:
@@ -167,12 +148,11 @@ def _log_density(http: httpx.Client, mixture_id: str, points: list[list[float]])
     return densities
 
 
-def _arrays(answer: dict[str, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    return np.array(answer["points"], dtype=np.float64), np.array(answer["components"])
-
-
-def _write(console: Console, name: str, content: bytes, what: str) -> None:
-    (PICTURES / name).write_bytes(content)
+def _keep_picture(http: httpx.Client, console: Console, path: str, kind: str, name: str, what: str) -> None:
+    answer = http.get(path, params={"kind": kind})
+    if answer.is_error:
+        checked(answer)
+    (PICTURES / name).write_bytes(answer.content)
     console.print(f"picture: [bold]{PICTURES / name}[/] ({what})\n")
 
 

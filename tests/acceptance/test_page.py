@@ -103,6 +103,20 @@ def test_a_view_of_three_features_is_shared_and_its_samples_are_taken_home(
     assert_quiet(visit)
 
 
+def test_a_binary_file_is_sent_as_it_is(visit: Visit, http: httpx.Client, tmp_path: Any) -> None:
+    points = np.random.default_rng(1).normal(size=(120, 4))
+    path = tmp_path / "plants.npy"
+    np.save(path, points)
+    page = visit.page
+    page.goto("/")
+    page.locator("input[type=file]").set_input_files(path)
+    expect(page.get_by_text("plants.npy has 120 points of 4 features.")).to_be_visible()
+    stored = http.get("/v1/datasets", params={"page_size": 1}).json()["items"][0]
+    assert stored["name"] == "plants.npy"
+    assert http.get(f"/v1/datasets/{stored['id']}/points").json()["points"] == points.tolist()
+    assert_quiet(visit)
+
+
 def tab_to(page: Page, target: Locator) -> None:
     for _ in range(40):
         page.keyboard.press("Tab")

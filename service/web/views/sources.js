@@ -33,9 +33,10 @@ export function parsed(text, name) {
 
 async function uploaded(file) {
   const ending = file.name.split(".").at(-1).toLowerCase();
-  if (BINARY[ending]) return send("/v1/datasets", file, BINARY[ending]);
+  const name = file.name.slice(0, 200);
+  if (BINARY[ending]) return send(`/v1/datasets?name=${encodeURIComponent(name)}`, file, BINARY[ending]);
   try {
-    return await post("/v1/datasets", parsed(await file.text(), file.name.slice(0, 200)));
+    return await post("/v1/datasets", parsed(await file.text(), name));
   } catch (error) {
     if (error instanceof SyntaxError) throw new Error(`${file.name} is no valid JSON: ${error.message}`);
     throw error;
