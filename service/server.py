@@ -25,12 +25,14 @@ _SWITCH_SECONDS = 0.0005
 class _Server(uvicorn.Server):
     """A server that sends waiting clients away when it is told to end, so that they do not hold it up."""
 
-    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+    def __init__(self, config: uvicorn.Config, services: Services, keeper: Keeper) -> None:
         super().__init__(config)
         self._services = services
+        self._keeper = keeper
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends the server."""
+        """Ends the server; its workers write their checkpoints while the last requests are answered."""
+        self._keeper.tell()
         self._services.watcher.drain()
         await super().shutdown(sockets)
 
@@ -63,7 +65,7 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server has its own
     keeper.start()
     try:
-        _Server(config, services).run(sockets=[listener])
+        _Server(config, services, keeper).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
     finally:

@@ -7,12 +7,13 @@ from service.mixture.invalid import InvalidFit, InvalidMixture
 from service.mixture.memory import estimate_fit_bytes, stays_on_disk
 from service.mixture.options import COVARIANCE_TYPES, CRITERIA, INITIALIZATIONS, OPTIMIZERS, FitOptions
 from service.mixture.out_of_memory import is_out_of_memory
-from service.mixture.progress import Outcome, Progress
+from service.mixture.progress import ASKED, Outcome, Progress
 from service.mixture.recovery import recover
 from service.mixture.report import FitReport
 from service.mixture.traces import Traces
 
 __all__ = [
+    "ASKED",
     "COVARIANCE_TYPES",
     "CRITERIA",
     "INITIALIZATIONS",

@@ -41,7 +41,8 @@ def fit(
         options: everything else that the fit depends on.
         sample_weights: (N,) how often each point counts; zero leaves it out.
         device: where the passes over the data run.
-        watch: called at least once per step; answering "cancelled" or "timed_out" ends the fit so.
+        watch: called at least once per step; answering "cancelled" or "timed_out" ends the fit so, and
+            "released" too, after one more checkpoint.
         checkpoint: called now and then with bytes from which another process can go on.
         resume: the last such bytes of the same fit, to go on to the same numbers.
         checkpoint_seconds: the least time between two checkpoints.

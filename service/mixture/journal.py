@@ -6,7 +6,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from service.mixture.components import Components
 from service.mixture.invalid import InvalidFit
 
-FORMAT = 1
+FORMAT = 2
 _PARTS = ("log_weights", "means", "precisions_cholesky")
 
 
@@ -27,7 +27,7 @@ class RestartEnd:
 
     Attributes:
         components: R = 1, where it stood.
-        outcome: converged, max_steps_reached, collapsed, non_finite, cancelled or timed_out.
+        outcome: converged, max_steps_reached, collapsed, non_finite, left_behind, or one of `ASKED`.
         n_steps: updates of its parameters.
         n_passes: passes over the data.
     """
@@ -108,14 +108,18 @@ class Journal:
         if self._checkpoint is not None:
             self._finished[name] = ends
 
-    def offer(self, name: str, loop: Loop) -> None:
-        """Writes a checkpoint if it is time."""
-        if self._checkpoint is None or time.monotonic() - self._written < self._seconds:
-            return
-        self._checkpoint(self._bytes(name, loop))
-        self._written = time.monotonic()
+    def offer(self, name: str, loop: Loop, derived: Collection[str] = ()) -> None:
+        """Writes a checkpoint if it is time, without the entries of the state that are ``derived``."""
+        if time.monotonic() - self._written >= self._seconds:
+            self.write(name, loop, derived)
 
-    def _bytes(self, name: str, loop: Loop) -> bytes:
+    def write(self, name: str, loop: Loop, derived: Collection[str] = ()) -> None:
+        """Writes a checkpoint at once."""
+        if self._checkpoint is not None:
+            self._checkpoint(self._bytes(name, loop, derived))
+            self._written = time.monotonic()
+
+    def _bytes(self, name: str, loop: Loop, derived: Collection[str]) -> bytes:
         """An uncompressed npz archive of plain arrays, with one entry of JSON; nothing is pickled."""
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         document = {
@@ -133,7 +137,8 @@ class Journal:
             },
         }
         for key, tensor in loop.state.items():
-            arrays[f"state:{key}"] = tensor.cpu().numpy()
+            if key not in derived:
+                arrays[f"state:{key}"] = tensor.cpu().numpy()
         arrays["document"] = np.frombuffer(json.dumps(document).encode(), dtype=np.uint8)
         file = io.BytesIO()
         np.savez(file, allow_pickle=False, **arrays)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Outcome = Literal["converged", "max_steps_reached", "collapsed", "non_finite", "cancelled", "timed_out"]
+Asked = Literal["cancelled", "timed_out", "released"]
+"""What a watcher may answer to end a fit; one that is released is to go on elsewhere from where it stands."""
+ASKED: tuple[str, ...] = get_args(Asked)
+Outcome = Literal["converged", "max_steps_reached", "collapsed", "non_finite"] | Asked
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from service.mixture.scores import Scores, log_likelihood, score
 _INTERRUPTIONS = {
     "cancelled": "the fit was cancelled before it ended",
     "timed_out": "the fit ran out of time; allow more, or lower max_steps or n_init",
+    "released": "the fit was interrupted; its last checkpoint goes on from there",
 }
 _COLLAPSE = (
     "all {n} restarts collapsed: a covariance or a weight went to zero; ask for fewer components, raise"
@@ -34,7 +35,8 @@ class FitReport:
     """What a fit ends in.
 
     Attributes:
-        outcome: of the winning restart; collapsed or non_finite when none survived; cancelled or timed_out.
+        outcome: of the winning restart; collapsed or non_finite when none survived; cancelled,
+            timed_out or released.
         message: a sentence for people, above all on what to change when there is no mixture.
         mixture: in canonical order and data units; None when there is none.
         result: the fields of the HTTP contract's result, ready for JSON; empty when interrupted.

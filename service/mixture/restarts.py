@@ -121,13 +121,17 @@ def run_restarts(
     finished = journal.ends(name)
     if finished is not None:
         return finished
-    loop = journal.loop(name) or _begun(objective, optimizer, starts(), generators)
+    loop = journal.loop(name)
+    if loop is None:
+        loop = _begun(objective, optimizer, starts(), generators)
+    else:
+        loop.state = optimizer.restored(objective, loop.state)
     # No rule can see a gain below the noise of a pass.
     seen = max(tolerance, objective.statistics.noise) if tolerance > 0 else 0.0
     rule = Plateau(seen, optimizer.window)
     shown = Shown(round(1 / optimizer.passes_per_step), loop.best)
     while loop.running:
-        journal.offer(name, loop)
+        journal.offer(name, loop, optimizer.derived)
         loop.state = optimizer.step(objective, loop.state)
         loop.n_steps += 1
         values: list[float] = loop.state["log_likelihood"].tolist()
@@ -138,10 +142,16 @@ def run_restarts(
         outcomes = _outcomes(loop, values, rule)
         if race and loop.n_steps >= RACE_STEPS:
             _leave_behind(loop, values, outcomes, seen)
-        if asked is not None or loop.n_steps >= max_steps:
-            outcomes = [outcome or asked or "max_steps_reached" for outcome in outcomes]
+        if loop.n_steps >= max_steps:
+            outcomes = [outcome or "max_steps_reached" for outcome in outcomes]
         if any(outcomes):
             _take_out(objective, optimizer, loop, outcomes)
+        if asked is not None:
+            if asked == "released":
+                # Those that have ended by themselves have; the others go on from here, in another process.
+                journal.write(name, loop, optimizer.derived)
+            if loop.running:
+                _take_out(objective, optimizer, loop, [asked] * len(loop.running))
     ends = [end for end in loop.ends if end is not None]
     journal.finish(name, ends)
     return ends

@@ -10,6 +10,7 @@ import torch
 from service.mixture.components import Components, concatenate
 from service.mixture.journal import Journal, RestartEnd
 from service.mixture.optimizers import Objective, Optimizer
+from service.mixture.progress import ASKED
 from service.mixture.restarts import Sight, Watch, run_restarts
 from service.mixture.screening import behind_best, log_densities_somewhere
 from service.mixture.starts import Starts
@@ -155,7 +156,7 @@ class Stages:
 
     def _heat(self, part: str, ends: list[RestartEnd], groups: list[list[int]], *, race: bool) -> None:
         """Runs these groups on all points from where they stand."""
-        if not groups:
+        if not groups or any(end.outcome in ASKED for end in ends):
             return
         waiting = len(self._generators) - len(groups)
         before = max(ends[group[0]].n_steps for group in groups)
@@ -170,12 +171,10 @@ class Stages:
         _share(ends, groups, finals)
 
     def _settled(self, ends: list[RestartEnd], groups: list[list[int]]) -> bool:
-        """Whether one of these groups has come to an honest optimum, or was asked to end."""
+        """Whether one of these groups has come to an honest optimum."""
         floor = spurious_floor(self._objective.statistics.regularization)
         for group in groups:
             end = ends[group[0]]
-            if end.outcome in ("cancelled", "timed_out"):
-                return True
             if end.outcome in FINISHED and float(end.components.smallest_eigenvalues()) > floor:
                 return True
         return False

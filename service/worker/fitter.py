@@ -16,6 +16,7 @@ from service.mixture import Progress, Traces
 from service.storage.dataset_store import DatasetStore, StorePlace
 from service.worker import device, fitting
 from service.worker.messages import (
+    Asked,
     Checkpointed,
     Ended,
     Failed,
@@ -34,7 +35,9 @@ _PROGRESS_SECONDS = 0.25
 
 def main(connection: Connection, wanted_device: str, store_place: StorePlace) -> None:
     """Does one fit after another as they come through the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the supervisor decides
+    # Ctrl-C reaches the whole terminal, SIGTERM often a whole group; the supervisor decides.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     try:
         found = device.detect(wanted_device)
     except ValueError as error:
@@ -53,7 +56,7 @@ class _Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self.starts: queue.SimpleQueue[Start] = queue.SimpleQueue()
-        self.told_to_stop = False
+        self.told_to_stop: Asked | None = None
         self._connection = connection
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
@@ -64,9 +67,9 @@ class _Inbox:
             except (EOFError, OSError):
                 os._exit(1)  # the supervisor is gone: nobody could use what is being computed
             if isinstance(message, Stop):
-                self.told_to_stop = True
+                self.told_to_stop = message.outcome
             else:
-                self.told_to_stop = False
+                self.told_to_stop = None
                 self.starts.put(message)
 
 
@@ -80,8 +83,8 @@ class _Reporter:
         self._last: Progress | None = None
         self._traces = Traces()
 
-    def watch(self, progress: Progress) -> str | None:
-        """Answers `STOPPED` when the supervisor wants the fit stopped."""
+    def watch(self, progress: Progress) -> Asked | None:
+        """Answers with the outcome that the supervisor wants, if it wants the fit to end."""
         self._last = progress
         self._traces.add(progress)
         now = time.monotonic()
@@ -89,7 +92,7 @@ class _Reporter:
             self._last_told = now
             told = as_contract(progress, now - self._begun)
             self._connection.send(Progressed(told | {"traces": self._traces.take()}))
-        return fitting.STOPPED if self._inbox.told_to_stop else None
+        return self._inbox.told_to_stop
 
     def keep(self, state: bytes) -> None:
         """Hands over a state to go on from."""

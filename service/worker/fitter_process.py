@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection, wait
 
 from service.storage.dataset_store import StorePlace
 from service.storage.workers import Device
-from service.worker.messages import Checkpointed, Finished, Progressed, Ready, Refused, Start, Stop
+from service.worker.messages import Asked, Checkpointed, Finished, Progressed, Ready, Refused, Start, Stop
 
 # Forking a process that has threads and CUDA is not safe.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -84,13 +84,13 @@ class FitterProcess:
         """
         self._send(message)
 
-    def stop(self) -> None:
-        """Asks it to end its fit at the next step.
+    def stop(self, outcome: Asked) -> None:
+        """Asks it to end its fit at the next step, with this outcome.
 
         Raises:
             FitterDied: It is no more.
         """
-        self._send(Stop())
+        self._send(Stop(outcome))
 
     def listen(self, timeout_seconds: float) -> Progressed | Checkpointed | Finished | None:
         """Returns its next word, or None when it says nothing in time.

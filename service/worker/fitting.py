@@ -11,6 +11,7 @@ import torch
 
 from service.codecs.column_file import ColumnFile
 from service.mixture import (
+    ASKED,
     BlockedPoints,
     FitOptions,
     FitReport,
@@ -31,8 +32,6 @@ from service.worker.messages import Ended, Failed, Start, Stopped, Succeeded
 logger = logging.getLogger(__name__)
 Watch = Callable[[Progress], str | None]
 Keep = Callable[[bytes], None]
-STOPPED = "cancelled"
-"""What a watch answers to stop a fit, whatever for."""
 
 
 def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep) -> Ended:
@@ -42,7 +41,7 @@ def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep
         start: The fit.
         store: Where its points are.
         device: Where to compute, by torch's name.
-        watch: Called at each step; returns `STOPPED` to stop, or None to go on.
+        watch: Called at each step; returns one of `ASKED` to stop, or None to go on.
         keep: Called now and then with a state to go on from.
     """
     try:
@@ -72,7 +71,7 @@ def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Kee
             checkpoint_seconds=start.checkpoint_seconds,
         ),
     )
-    if report.outcome == STOPPED:
+    if report.outcome in ASKED:
         return Stopped()
     if report.mixture is None:
         return Failed("FIT_COLLAPSED", report.message)

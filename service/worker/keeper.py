@@ -33,6 +33,7 @@ class Keeper:
         self._environment = dict(environment)
         self._longest_silence_seconds = max(lease_seconds, 2 * PULSE_SECONDS)
         self._stopping = threading.Event()
+        self._told_at = 0.0
         self._lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * len(devices)
         self._threads = [
@@ -44,15 +45,21 @@ class Keeper:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Ends the workers, kindly at first; they give their fits back."""
-        self._stopping.set()
+    def tell(self) -> None:
+        """Tells the workers to end, and waits for none; they give their fits back. Again, it does nothing."""
         with self._lock:
-            processes = [process for process in self._processes if process is not None]
-            for process in processes:
+            if self._stopping.is_set():
+                return
+            self._stopping.set()
+            self._told_at = time.monotonic()
+            for process in filter(None, self._processes):
                 process.terminate()
-        deadline = time.monotonic() + _END_SECONDS
-        for process in processes:
+
+    def stop(self) -> None:
+        """Ends the workers, kindly at first."""
+        self.tell()
+        deadline = self._told_at + _END_SECONDS
+        for process in filter(None, self._processes):
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:

@@ -1,11 +1,14 @@
 """What a supervisor and its fitter say to each other."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from service.storage.mixtures import Parameters
 from service.storage.queue import Claim
 from service.storage.workers import Device
+
+Asked = Literal["cancelled", "timed_out", "released"]
+"""Why a fit is to end, as a fit's watcher may say it; not imported from there, since that needs torch."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """End the fit at the next step."""
+    """End the fit at the next step, with this outcome; one that is released writes a checkpoint first."""
+
+    outcome: Asked
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from service.storage.queue import Claim, Standing
 from service.tracing import Tracing
 from service.worker.figures import Figures
 from service.worker.fitter_process import FitterDied, FitterProcess
-from service.worker.messages import Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
+from service.worker.messages import Asked, Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -30,6 +30,8 @@ _TICK_SECONDS = 0.1
 _IDLE_SECONDS = 1.0
 _PROGRESS_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
+# A fit that is to go on elsewhere has a checkpoint to write; all is to end within 10 s.
+_RELEASE_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _HEARTBEATS_PER_LEASE = 5
 
@@ -44,7 +46,7 @@ class _Work:
     progress: dict[str, Any] | None = None
     progress_written: bool = True
     progress_due: float = 0.0
-    stop_outcome: str | None = None
+    stop_outcome: Asked | None = None
     kill_at: float = field(default=float("inf"))
 
     def hear(self, progress: dict[str, Any]) -> None:
@@ -230,8 +232,9 @@ class Supervisor:
         elif self._stopping.is_set():
             work.stop_outcome = "released"
         if work.stop_outcome is not None:
-            self._fitter.stop()
-            work.kill_at = time.monotonic() + _GRACE_SECONDS
+            self._fitter.stop(work.stop_outcome)
+            patience = _RELEASE_SECONDS if work.stop_outcome == "released" else _GRACE_SECONDS
+            work.kill_at = time.monotonic() + patience
 
     def _end_of_orphan(self, work: _Work) -> Ended | None:
         """Returns how a fit ends whose process has died, or None when it goes back as a loss."""

@@ -42,6 +42,64 @@ def test_a_fit_resumed_anywhere_gives_the_same_numbers(optimizer):
         same(resumed, report)
 
 
+@pytest.mark.parametrize("optimizer", [{"name": "em"}, {"name": "sgd"}, SGD])
+def test_a_fit_released_at_any_step_goes_on_to_the_same_numbers(optimizer, monkeypatch):
+    monkeypatch.setattr("service.mixture.stages.SAMPLE_POINTS", 50)
+    monkeypatch.setattr("service.mixture.stages.SAMPLE_POINTS_PER_PARAMETER", 1)
+    options = FitOptions((2, 3), optimizer=optimizer, n_init=3, max_steps=25)
+    undisturbed = fit(gold_points(300), options)
+    states: list[bytes] = []
+    n_steps = n_releases = 0
+    while True:
+        due = n_steps + 2
+
+        def watch(_: Progress, due: int = due) -> str | None:
+            nonlocal n_steps
+            n_steps += 1
+            return "released" if n_steps >= due else None
+
+        n_written, resume = len(states), states[-1] if states else None
+        report = fit(
+            gold_points(300),
+            options,
+            watch=watch,
+            checkpoint=states.append,
+            checkpoint_seconds=3600.0,
+            resume=resume,
+        )
+        if report.outcome != "released":
+            break
+        n_releases += 1
+        # One each, or two where a loop came to its end at that step; never for want of time.
+        assert len(states) - n_written in (1, 2)
+        assert report.mixture is None
+    assert n_releases > 3
+    same(report, undisturbed)
+
+
+@pytest.mark.parametrize("asked", ["cancelled", "timed_out"])
+def test_a_fit_that_is_not_to_go_on_writes_no_checkpoint(asked):
+    written: list[bytes] = []
+    report = fit(
+        gold_points(300),
+        FitOptions((3,)),
+        watch=lambda _: asked,
+        checkpoint=written.append,
+        checkpoint_seconds=3600.0,
+    )
+    assert (report.outcome, written) == (asked, [])
+
+
+def test_a_checkpoint_of_minibatches_does_not_grow_with_the_points():
+    sizes = []
+    for n_samples in (300, 3000):
+        written: list[bytes] = []
+        options = FitOptions((3,), optimizer=SGD, n_init=2, max_steps=3)
+        fit(gold_points(n_samples), options, checkpoint=written.append, checkpoint_seconds=0.0)
+        sizes.append(len(written[-1]))
+    assert abs(sizes[1] - sizes[0]) < 300 * 8  # an order of the points alone has ten times as much more
+
+
 def test_a_resumed_fit_does_not_do_its_steps_again():
     options = FitOptions((3,), optimizer={"name": "sgd"}, n_init=2, max_steps=30, tolerance=0)
     _, written = checkpoints_of(options)

@@ -214,7 +214,7 @@ def test_each_criterion_chooses_by_its_own_column_of_one_table(criterion):
     assert [result[name] for name in names] == [best[name] for name in names]
 
 
-@pytest.mark.parametrize("asked", ["cancelled", "timed_out"])
+@pytest.mark.parametrize("asked", ["cancelled", "timed_out", "released"])
 def test_a_watched_fit_ends_when_asked(asked):
     seen: list[Progress] = []
 

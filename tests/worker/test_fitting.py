@@ -78,7 +78,7 @@ def test_a_fit_stops_when_it_is_told(store: DatasetStore) -> None:
 
     def stop_at_third(progress: Progress) -> str | None:
         steps.append(progress.step)
-        return fitting.STOPPED if len(steps) == 3 else None
+        return "cancelled" if len(steps) == 3 else None
 
     claim = _claim(store, tolerance=0, max_steps=1000, n_init=2, n_components=2)
     assert _run(claim, store, stop_at_third) == Stopped()
@@ -90,7 +90,7 @@ def test_a_fit_goes_on_from_its_checkpoint_to_the_same_numbers(store: DatasetSto
     claim = _claim(store, n_components=2, n_init=2, tolerance=0, max_steps=60, optimizer=sgd)
     undisturbed = _run(claim, store)
     checkpoints: list[bytes] = []
-    _run(claim, store, lambda progress: fitting.STOPPED if progress.step == 40 else None, checkpoints)
+    _run(claim, store, lambda progress: "cancelled" if progress.step == 40 else None, checkpoints)
     steps: list[int] = []
     resumed = _run(replace(claim, checkpoint=checkpoints[-1]), store, lambda p: steps.append(p.step))
     assert isinstance(undisturbed, Succeeded)

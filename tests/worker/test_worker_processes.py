@@ -1,5 +1,7 @@
 """Worker processes that are told to end, killed, or left without their database."""
 
+import io
+import json
 import os
 import signal
 import subprocess
@@ -7,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import func, select
 
 from service.settings import Settings
-from service.storage.tables import WorkerRow
+from service.storage.tables import FitRow, WorkerRow
 from tests.storage.making import events_of
 from tests.worker.conftest import LONG, WorkerProcess, environment, is_running, running, until
 
@@ -21,10 +24,20 @@ def _n_workers(worker: WorkerProcess) -> int:
         return session.scalar(select(func.count()).select_from(WorkerRow)) or 0
 
 
+def _checkpoint_step(worker: WorkerProcess, fit_id: str) -> int:
+    """Returns the step at which whoever does a fit next goes on."""
+    with worker.database.read() as session:
+        state = session.scalar(select(FitRow.checkpoint).where(FitRow.id == fit_id))
+    assert state is not None
+    with np.load(io.BytesIO(state), allow_pickle=False) as archive:
+        step: int = json.loads(archive["document"].tobytes())["loop"]["n_steps"]
+    return step
+
+
 def test_a_worker_told_to_end_gives_its_fit_back(settings: Settings) -> None:
     with running(settings) as worker:
         fit_id = worker.queue(**LONG)
-        worker.begun(fit_id)
+        begun = worker.begun(fit_id)
         fitter = worker.fitter
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(10) == 0
@@ -33,6 +46,7 @@ def test_a_worker_told_to_end_gives_its_fit_back(settings: Settings) -> None:
         assert (row.token, row.lease_expires_at, row.worker_id) == (None, None, None)
         kinds = [data["status"] for _, kind, data in events_of(worker.database, fit_id) if kind == "status"]
         assert kinds == ["queued", "running", "queued"]
+        assert _checkpoint_step(worker, fit_id) >= begun.progress["step"]  # type: ignore[index]
         assert _n_workers(worker) == 0
         until(lambda: not is_running(fitter))
         assert "Traceback" not in worker.end()
@@ -58,12 +72,13 @@ def test_a_signal_to_the_whole_group_counts_as_no_loss(settings: Settings) -> No
     """As a service manager sends it: supervisor and fitter get it at once."""
     with running(settings) as worker:
         fit_id = worker.queue(**LONG)
-        worker.begun(fit_id)
+        begun = worker.begun(fit_id)
         for process_id in (worker.process.pid, worker.fitter):
             os.kill(process_id, signal.SIGTERM)
         assert worker.process.wait(10) == 0
         row = worker.when(fit_id, lambda row: True)
         assert (row.status, row.n_workers_lost) == ("queued", 0)
+        assert _checkpoint_step(worker, fit_id) >= begun.progress["step"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -12,6 +12,7 @@ from service.mixture.components import Components
 from service.mixture.optimizers.optimizer import Objective, Optimizer, State
 
 AVERAGED_PASSES = 10
+ORDER = frozenset({"order", "next_generator"})
 
 
 class GradientDescent(Optimizer):
@@ -27,6 +28,8 @@ class GradientDescent(Optimizer):
         self.batch_size = None if batch_size is None or batch_size >= n_samples else batch_size
         steps_per_pass = 1 if self.batch_size is None else -(-n_samples // self.batch_size)
         self.passes_per_step = 1.0 / steps_per_pass
+        # An order has as many numbers as there are points; where its generator stood tells it too.
+        self.derived = frozenset() if self.batch_size is None else ORDER
         # A minibatch's likelihood is noisy: two passes are compared, not two steps.
         self.window = max(10, steps_per_pass)
 
@@ -53,10 +56,15 @@ class GradientDescent(Optimizer):
             state["pass_sum"] = torch.zeros_like(rows)
             state["pass_means"] = rows.new_zeros(n_restarts, 0, rows.shape[1])
             state["n_passes"] = torch.zeros(n_restarts, dtype=torch.int64)
-            state["generator"] = torch.stack([seed.get_state() for seed in seeds])
-            state["order"] = torch.empty(n_restarts, 0, dtype=torch.int64)
-            state["position"] = torch.zeros(n_restarts, dtype=torch.int64)
+            generators = torch.stack([seed.get_state() for seed in seeds])
+            state |= _pass_from(generators, objective.statistics.data.n_samples)
         return state
+
+    @override
+    def restored(self, objective: Objective, state: State) -> State:
+        if self.batch_size is None:
+            return state
+        return _pass_from(state["generator"], objective.statistics.data.n_samples) | state
 
     @override
     def step(self, objective: Objective, state: State) -> State:
@@ -95,18 +103,11 @@ class GradientDescent(Optimizer):
     def _next_batch(self, state: State, n_samples: int) -> tuple[State, Tensor]:
         """The points (R, n) of the next minibatch; each restart walks through an order of its own."""
         size = self.batch_size or n_samples
-        order, position = state["order"], int(state["position"][0])
-        if position >= order.shape[1]:
-            orders, generators = [], []
-            for saved in state["generator"]:
-                generator = torch.Generator()
-                generator.set_state(saved.clone())  # torch reads a view from its storage's start
-                orders.append(torch.randperm(n_samples, generator=generator))
-                generators.append(generator.get_state())
-            order, position = torch.stack(orders), 0
-            state = {**state, "order": order, "generator": torch.stack(generators)}
+        if int(state["position"][0]) >= n_samples:
+            state = state | _pass_from(state["next_generator"], n_samples)
+        position = int(state["position"][0])
         moved = torch.full_like(state["position"], position + size)
-        return {**state, "position": moved}, order[:, position : position + size]
+        return {**state, "position": moved}, state["order"][:, position : position + size]
 
     @override
     def components(self, objective: Objective, state: State) -> Components:
@@ -123,3 +124,22 @@ class GradientDescent(Optimizer):
             n_averaged = min(max(int(state["n_passes"][0]) // 10, 1), AVERAGED_PASSES)
             rows = state["pass_means"][:, -n_averaged:].mean(1)
         return form.at(rows)[0]
+
+
+def _pass_from(generators: Tensor, n_samples: int) -> State:
+    """The beginning of a pass of R restarts: the order of its points (R, N), and where that leads.
+
+    Args:
+        generators: (R, bytes) their states before the order is drawn.
+        n_samples: N.
+    """
+    order = torch.empty(generators.shape[0], n_samples, dtype=torch.int64)
+    after = []
+    for row, saved in enumerate(generators):
+        generator = torch.Generator()
+        generator.set_state(saved.clone())  # torch reads a view from its storage's start
+        torch.randperm(n_samples, generator=generator, out=order[row])
+        after.append(generator.get_state())
+    position = torch.zeros(generators.shape[0], dtype=torch.int64)
+    following = torch.stack(after) if after else generators
+    return {"generator": generators, "order": order, "next_generator": following, "position": position}

@@ -41,15 +41,22 @@ class Optimizer(ABC):
         name: as in a request.
         window: over how many steps the stopping rule takes its means.
         passes_per_step: passes over the data that one step costs.
+        derived: entries of a state that no checkpoint keeps, since ``restored`` has them from the others.
     """
 
     name: str
     window: int = 1
     passes_per_step: float = 1.0
+    derived: frozenset[str] = frozenset()
 
     @abstractmethod
     def start(self, objective: Objective, components: Components, seeds: list[torch.Generator]) -> State:
         """The state from which the first step goes, for R restarts."""
+
+    def restored(self, objective: Objective, state: State) -> State:
+        """The whole state from what a checkpoint kept of it."""
+        del objective
+        return state
 
     @abstractmethod
     def step(self, objective: Objective, state: State) -> State:
