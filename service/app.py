@@ -29,6 +29,7 @@ from service.api.counting import Metrics
 from service.api.envelope import Envelope
 from service.api.fit_watcher import FitWatcher
 from service.api.guard import Guard
+from service.api.heads import Heads
 from service.api.prepared import PreparedMixtures
 from service.api.query import refuse_unknown
 from service.api.scoring import Scoring
@@ -51,7 +52,7 @@ ask the **mixture** it ends in for log-densities, responsibilities and samples. 
 """
 
 _CORS: dict[str, Any] = {
-    "allow_methods": ["GET", "POST", "DELETE"],
+    "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
     "allow_headers": [
         "Authorization", "Content-Type", "Content-Encoding", "Idempotency-Key", "If-None-Match",
         "Last-Event-ID", "Prefer", "X-Request-Id",
@@ -108,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     routers = [room.router for room in rooms]
     # The one added last is the first to see a request.
     routes = [route for router in routers for route in router.routes]
+    app.add_middleware(Heads)
     app.add_middleware(Guard, settings=settings, database=database, routes=routes)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(), **_CORS)

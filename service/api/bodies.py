@@ -14,7 +14,7 @@ from service.api.inflow import disconnected, refuse_declared, require_encoding, 
 from service.api.problems import field_errors
 from service.api.services import Use
 from service.codecs.compression import BadCompression, TooLarge, decompress
-from service.errors import ServiceError, Unprocessable
+from service.errors import FieldError, ServiceError, Unprocessable
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -98,7 +98,11 @@ def parse(model: type[Model], body: bytes | bytearray) -> Model:
 
 def refusal(details: list[ErrorDetails]) -> Unprocessable:
     """Returns the refusal of a body that pydantic found these errors in."""
-    errors = field_errors(details[:20])
+    return refused(field_errors(details[:20]))
+
+
+def refused(errors: list[FieldError]) -> Unprocessable:
+    """Returns the refusal of a body with these errors, one or more."""
     first = f"{errors[0].pointer or 'the body'}: {errors[0].message}"[:300]
     return Unprocessable(f"The body cannot be accepted; first problem at {first}.", errors)
 

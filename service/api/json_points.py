@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from service.api.bodies import parse, refusal
+from service.api.bodies import parse, refusal, refused
 from service.api.points import PostedPoints, Rows, require_columns
+from service.errors import FieldError
 from service.schemas.mixture import PointsBody
 from service.schemas.numbers import Rows as JsonRows
+from service.schemas.numbers import first_ragged
 
 # Parsing so much takes a millisecond or so.
 _PIECE_BYTES = 65_536
@@ -61,6 +63,7 @@ def _read(body: bytes | bytearray, pieces: Iterator[bytes]) -> Rows | None:
     """Returns all rows, or None where the whole body is to be looked at, to say what is wrong with it."""
     arrays: list[Rows] = []
     n_rows = 0
+    ragged = ""
     for piece in pieces:
         try:
             rows = _ROWS.validate_json(piece)
@@ -72,9 +75,13 @@ def _read(body: bytes | bytearray, pieces: Iterator[bytes]) -> Rows | None:
                 row, *rest = detail["loc"]
                 detail["loc"] = ("points", n_rows + int(row), *rest)
             raise refusal(details) from error
-        n_features = arrays[0].shape[1] if arrays else len(rows[0]) if rows else 0
-        if not rows or any(len(row) != n_features for row in rows):
+        if not rows:
             return None
-        arrays.append(np.array(rows, dtype=np.float64))
+        n_features = arrays[0].shape[1] if arrays else len(rows[0])
+        ragged = ragged or first_ragged(rows, n_features, n_rows)
+        if not ragged:  # otherwise only a mistake that is worse is looked for
+            arrays.append(np.array(rows, dtype=np.float64))
         n_rows += len(rows)
+    if ragged:
+        raise refused([FieldError(("points",), ragged)])
     return np.concatenate(arrays)

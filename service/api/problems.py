@@ -16,7 +16,7 @@ from service.logs import redacted
 from service.mixture import InvalidMixture
 
 MEDIA_TYPE = "application/problem+json"
-_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _MOST_ERRORS = 20
 _LONGEST_POINTER = 200
 # Parts of pydantic's locations that name the variant of a union, not a key of the body.
@@ -112,10 +112,10 @@ def _allowed(request: Request) -> str:
     """Returns what a path takes; the router itself names only the first of its endpoints there."""
     routes = request.app.router.routes
     scopes = [{**request.scope, "method": method} for method in _METHODS]
-    matched = (
+    matched = {
         scope["method"] for scope in scopes if any(route.matches(scope)[0] == Match.FULL for route in routes)
-    )
-    return ", ".join(matched)
+    }
+    return ", ".join(sorted(matched | ({"HEAD"} if "GET" in matched else set())))
 
 
 def unforeseen(request: Request, error: Exception) -> Response:

@@ -16,11 +16,17 @@ Row = Annotated[list[Number], Field(min_length=1, fail_fast=True)]
 Rows = Annotated[list[Row], Field(fail_fast=True)]
 
 
-def _rectangular(rows: list[list[float]]) -> list[list[float]]:
-    n_features = len(rows[0])
-    for index, row in enumerate(rows):
+def first_ragged(rows: list[list[float]], n_features: int, first: int = 0) -> str:
+    """Returns what is wrong with the first row of another length, or nothing; row 0 is number `first`."""
+    for index, row in enumerate(rows, first):
         if len(row) != n_features:
-            raise ValueError(f"point {index} has {len(row)} features where point 0 has {n_features}")
+            return f"point {index} has {len(row)} features where point 0 has {n_features}"
+    return ""
+
+
+def _rectangular(rows: list[list[float]]) -> list[list[float]]:
+    if wrong := first_ragged(rows, len(rows[0])):
+        raise ValueError(wrong)
     return rows
 
 

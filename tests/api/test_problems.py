@@ -71,7 +71,37 @@ def test_a_wrong_method_is_told_the_right_ones(http: httpx.Client) -> None:
         path = template.format(dataset_id="x", fit_id="x", mixture_id="x")
         response = http.request("PATCH", path)
         assert_problem(response, 405, "METHOD_NOT_ALLOWED")
-        assert response.headers["allow"].split(", ") == sorted(method.upper() for method in operations)
+        methods = {method.upper() for method in operations}
+        if "GET" in methods:
+            methods.add("HEAD")
+        assert response.headers["allow"].split(", ") == sorted(methods)
+
+
+def test_head_is_answered_as_get_is_without_the_body(http: httpx.Client) -> None:
+    dataset = http.post("/v1/datasets", json={"gold": GOLD, "n_samples": 10, "seed": 0}).json()
+    fit = http.post("/v1/fits", json={"dataset": {"id": dataset["id"]}, "n_components": 1}).json()
+    path = f"/v1/datasets/{dataset['id']}"
+    for asked in (
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/livez",
+        "/v1/fits",
+        path,
+        f"{path}/points",
+        "/v1/fits/nope",
+    ):
+        head, get = http.head(asked), http.get(asked)
+        assert head.status_code == get.status_code
+        assert head.content == b""
+        for name in ("content-type", "content-length", "etag"):
+            assert head.headers.get(name) == get.headers.get(name)
+    assert http.head(path, headers={"If-None-Match": http.head(path).headers["etag"]}).status_code == 304
+    assert http.head("/v1/fits/nope/cancel").status_code == 405
+    # Nobody takes this fit from the queue, so its stream would not end; and the connection stays good.
+    events = http.head(f"/v1/fits/{fit['id']}/events")
+    assert events.headers["content-type"].startswith("text/event-stream")
+    assert http.post(f"/v1/fits/{fit['id']}/cancel").json()["status"] == "cancelled"
 
 
 @pytest.mark.parametrize("path", ["/v1/datasets", "/v1/fits", "/v1/mixtures"])
