@@ -31,6 +31,7 @@ def start_logging(settings: Settings) -> None:
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
                 structlog.stdlib.ExtraAdder(),
+                _without_colour,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
             ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redact, *render],
@@ -44,6 +45,13 @@ def start_logging(settings: Settings) -> None:
 def redacted(text: str) -> str:
     """Returns a text without the keys in it."""
     return _SECRET.sub(_REDACTED, text)
+
+
+def _without_colour(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Leaves out the second copy of its text, for terminals, that uvicorn sends along."""
+    del logger, method
+    event.pop("color_message", None)
+    return event
 
 
 def _redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

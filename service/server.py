@@ -12,6 +12,7 @@ import uvicorn
 
 from service.api.services import Services
 from service.app import create_app
+from service.protocol import Protocol
 from service.settings import Settings
 from service.storage import migrations
 from service.worker.device import slots
@@ -50,7 +51,12 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
     migrations.upgrade(services.database)
     keeper = Keeper(slots(device, n_workers), _environment(settings), settings.lease_seconds)
     config = uvicorn.Config(
-        app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=_GRACE_SECONDS
+        app,
+        http=Protocol,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     # A body of points is millions of small lists without cycles: looking through them again and again takes
     # longer than parsing them.

@@ -14,7 +14,7 @@ class Heads:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        asked = scope | {"method": "GET"}
+        asked: Scope = {**scope, "method": "GET"}
 
         async def send_head(message: Message) -> None:
             # The answer ends at once: the server then tells a stream, which might go on for long, to stop.
@@ -25,4 +25,4 @@ class Heads:
         try:
             await self._app(asked, receive, send_head)
         finally:
-            scope |= asked | {"method": "HEAD"}  # what was found out within, such as the route
+            scope.update({**asked, "method": "HEAD"})  # what was found out within, such as the route

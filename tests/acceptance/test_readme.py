@@ -16,6 +16,7 @@ from tests.serving import Server, environment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+CONFIGURATION = README + (ROOT / "docs/configuration.md").read_text()
 ADDRESS = "http://127.0.0.1:8000"
 
 
@@ -87,7 +88,9 @@ def test_the_refusal_reads_as_shown(http: httpx.Client):
 
 
 def test_every_setting_and_every_command_is_in_a_table():
-    rows = dict(re.findall(r"^\| `(MIXSERVE_\w+)` \| (.*?) \|", README, re.MULTILINE))
+    listed = re.findall(r"^\| `(MIXSERVE_\w+)` \| (.*?) \|", CONFIGURATION, re.MULTILINE)
+    rows = dict(listed)
+    assert len(rows) == len(listed)
     assert rows.keys() == {f"MIXSERVE_{name.upper()}" for name in Settings.model_fields}
     units = {"GiB": 2**30, "MiB": 2**20}
     for name, default in rows.items():
@@ -99,8 +102,8 @@ def test_every_setting_and_every_command_is_in_a_table():
             assert float(number) * units.get(unit, 1) == value, name
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
     commands |= {group.name for group in app.registered_groups}
-    listed = re.findall(r"^\| `mixserve (.*?)` \|", README, re.MULTILINE)
-    assert {name for names in listed for name in re.findall(r"\w+", names)} == commands
+    names_listed = re.findall(r"^\| `mixserve (.*?)` \|", README, re.MULTILINE)
+    assert {name for names in names_listed for name in re.findall(r"\w+", names)} == commands
 
 
 def test_every_file_that_is_linked_is_there():

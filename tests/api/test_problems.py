@@ -1,6 +1,7 @@
 """Refusals: always a problem document, saying what was wrong and never repeating it."""
 
 import json
+import socket
 import time
 from typing import Any
 
@@ -75,6 +76,19 @@ def test_a_wrong_method_is_told_the_right_ones(http: httpx.Client) -> None:
         if "GET" in methods:
             methods.add("HEAD")
         assert response.headers["allow"].split(", ") == sorted(methods)
+
+
+@pytest.mark.parametrize(
+    "line", [b"FETCH / HTTP/1.1", b"GET", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\nA"]
+)
+def test_what_is_no_request_is_a_problem_too(http: httpx.Client, line: bytes) -> None:
+    with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=30) as connection:
+        connection.sendall(line + b"\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert json.loads(body)["code"] == "BAD_REQUEST"
 
 
 def test_head_is_answered_as_get_is_without_the_body(http: httpx.Client) -> None:
