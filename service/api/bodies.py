@@ -1,72 +1,83 @@
 """Request bodies: their size, encoding and media type, and the model that they must fit."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any, BinaryIO, TypeVar
 
+from anyio import to_thread
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from service.api.answers import JSON
-from service.api.inflow import disconnected, refuse_declared, require_encoding, too_large
+from service.api.inflow import (
+    Inflow,
+    could_be_object,
+    disconnected,
+    inflow,
+    refuse_declared,
+    require_encoding,
+)
 from service.api.problems import field_errors
 from service.api.services import Use
-from service.codecs.compression import BadCompression, TooLarge, decompress
+from service.codecs.spooled import Spooled, spooled
 from service.errors import FieldError, ServiceError, Unprocessable
+from service.storage.dataset_store import full_disk_is_said
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# Parsing more than this would hold up other requests noticeably; it goes to a thread.
-_INLINE_BYTES = 65_536
+INLINE_BYTES = 65_536
+"""Parsing more than this would hold up other requests noticeably; it goes to a thread."""
 
 
-async def raw_body(request: Request, services: Use) -> bytes:
-    """Returns the body, decompressed.
+async def raw_body(request: Request, services: Use) -> Spooled:
+    """Returns the body, decompressed; in a scratch file where it is not small.
 
     Raises:
         ServiceError: It is too large (413), or its encoding is not spoken (415) or wrong (400).
     """
     limit = services.settings.max_body_bytes
-    encoding = require_encoding(request)
-    body = await _read(request, limit)
-    if encoding == "identity":
-        return body
-    try:
-        return await run_in_threadpool(decompress, body, encoding, limit)
-    except TooLarge as error:
-        raise too_large(limit) from error
-    except BadCompression as error:
-        raise ServiceError("INVALID_ENCODING", 400, f"The request cannot be read: {error}.") from error
-
-
-Raw = Annotated[bytes, Depends(raw_body)]
-
-
-async def _read(request: Request, limit: int) -> bytes:
     refuse_declared(request, limit)
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise too_large(limit)
-    except ClientDisconnect as error:
-        raise disconnected() from error
-    return bytes(body)
+    length = request.headers.get("content-length", "")
+    if require_encoding(request) == "identity" and length.isdigit() and int(length) <= INLINE_BYTES:
+        try:
+            return Spooled(await request.body())
+        except ClientDisconnect as error:
+            raise disconnected() from error
+    async with inflow(request, limit) as body:
+        spool = partial(spooled_object, body, services.store.scratch)
+        return await to_thread.run_sync(spool, limiter=services.upload_threads)
 
 
-def json_body(model: type[Model]) -> Callable[..., Coroutine[Any, Any, Model]]:
-    """Returns a dependency that reads a JSON body into a model."""
+Raw = Annotated[Spooled, Depends(raw_body)]
 
-    async def read(request: Request, body: Raw) -> Model:
-        require_media_type(request, (JSON,))
-        if len(body) <= _INLINE_BYTES:
-            return parse(model, body)
-        return await run_in_threadpool(parse, model, body)
 
-    return read
+def spooled_object(body: Inflow, scratch: Callable[[], BinaryIO]) -> Spooled:
+    """Returns a body; of what cannot be a JSON object, which no model takes, its beginning.
+
+    Raises:
+        ServiceError: It is too large, or broken off, or there is no room for it.
+    """
+    with full_disk_is_said():
+        return spooled(_OfObject(body), scratch)
+
+
+class _OfObject:
+    """A body that ends early where it is no JSON object."""
+
+    def __init__(self, body: Inflow) -> None:
+        self._body = body
+        self._begun = self._ended = False
+
+    def read(self, size: int) -> bytes:
+        """Returns up to so many bytes, none at the end."""
+        piece = b"" if self._ended else self._body.read(size)
+        if not self._begun and not could_be_object(piece):
+            self._ended = True
+            piece = piece[:INLINE_BYTES]
+        self._begun = True
+        return piece
 
 
 def require_media_type(request: Request, spoken: tuple[str, ...]) -> str:
@@ -98,11 +109,11 @@ def parse(model: type[Model], body: bytes | bytearray) -> Model:
 
 def refusal(details: list[ErrorDetails]) -> Unprocessable:
     """Returns the refusal of a body that pydantic found these errors in."""
-    return refused(field_errors(details[:20]))
+    return refusal_at(field_errors(details[:20]))
 
 
-def refused(errors: list[FieldError]) -> Unprocessable:
-    """Returns the refusal of a body with these errors, one or more."""
+def refusal_at(errors: Sequence[FieldError]) -> Unprocessable:
+    """Returns the refusal of a body that is wrong at these places."""
     first = f"{errors[0].pointer or 'the body'}: {errors[0].message}"[:300]
     return Unprocessable(f"The body cannot be accepted; first problem at {first}.", errors)
 

@@ -7,17 +7,20 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from service.api.answers import JSON, JsonAnswer
-from service.api.bodies import Raw
+from service.api.bodies import INLINE_BYTES, Raw
 from service.api.inflow import Digest
 from service.api.services import Services, Use
+from service.codecs.spooled import Spooled
 from service.errors import FieldError, Unprocessable
 from service.storage import idempotency
 from service.storage.database import Session
 from service.storage.idempotency import StoredAnswer
 from service.storage.identifiers import new_id
 
+_PIECE_BYTES = 1 << 20
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
@@ -105,8 +108,17 @@ async def whole_digest(request: Request, body: Raw, key: Key) -> Digest | None:
     if key is None:
         return None
     digest = request_digest(request)
-    digest.update(body)
+    if len(body.buffer) <= INLINE_BYTES:
+        digest.update(body.buffer[:])
+    else:
+        await run_in_threadpool(_take_in, digest, body)
     return digest
+
+
+def _take_in(digest: Digest, body: Spooled) -> None:
+    for start in range(0, len(body.buffer), _PIECE_BYTES):
+        digest.update(body.buffer[start : start + _PIECE_BYTES])
+        body.seen(_PIECE_BYTES)
 
 
 WholeDigest = Annotated[Digest | None, Depends(whole_digest)]

@@ -17,10 +17,11 @@ from service.api.answers import (
     unchanging,
     version_headers,
 )
-from service.api.bodies import parse, require_media_type
+from service.api.bodies import require_media_type, spooled_object
 from service.api.creation import Creation, Key, once, request_digest
 from service.api.dataset_points import written
 from service.api.inflow import Inflow, inflow
+from service.api.json_points import POINTS, posted
 from service.api.new_datasets import add_dataset, new_dataset, uploaded
 from service.api.points import (
     POINT_TYPES,
@@ -76,10 +77,11 @@ async def create_dataset(
 
 
 def _create_from_json(services: Services, inflow: Inflow, key: str | None) -> Response:
-    body = parse(DatasetCreation, inflow.read_json())
+    body = posted(DatasetCreation, spooled_object(inflow, services.store.scratch), POINTS)
+    name, columns = body.fields.name, body.fields.columns
     with (
         once(services, key, inflow.digest) as creation,
-        new_dataset(services, body, name=body.name, columns=body.columns) as new,
+        new_dataset(services, body.fields, body.points(("points",)), name=name, columns=columns) as new,
     ):
         return _created(services, creation, new)
 

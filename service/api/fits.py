@@ -8,9 +8,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service.api.answers import JsonAnswer, json_only
-from service.api.bodies import documented, json_body
+from service.api.bodies import documented
 from service.api.creation import Key, WholeDigest, once
 from service.api.inflow import Digest
+from service.api.json_bodies import posted_body
+from service.api.json_points import POINTS, WEIGHTS, Posted
 from service.api.new_fits import queued_fit
 from service.api.query import Paging, page_answer, preferred_wait
 from service.api.services import Services, Use
@@ -21,6 +23,7 @@ from service.storage.identifiers import PATTERN
 from service.storage.tables import FitRow
 
 router = APIRouter(prefix="/v1/fits", tags=["fits"], dependencies=[Depends(json_only)])
+_LISTS = {("dataset", *path): short for path, short in ({**POINTS, **WEIGHTS}).items()}
 _PREFER = {
     "parameters": [
         {
@@ -42,7 +45,7 @@ _PREFER = {
     operation_id="create_fit",
 )
 async def create_fit(
-    body: Annotated[FitRequest, Depends(json_body(FitRequest))],
+    body: Annotated[Posted[FitRequest], Depends(posted_body(FitRequest, _LISTS))],
     key: Key,
     digest: WholeDigest,
     request: Request,
@@ -104,7 +107,7 @@ def as_answer(row: FitRow) -> dict[str, Any]:
 
 
 def _submit(
-    services: Services, body: FitRequest, key: str | None, digest: Digest | None
+    services: Services, body: Posted[FitRequest], key: str | None, digest: Digest | None
 ) -> tuple[str, Response]:
     with once(services, key, digest) as creation, queued_fit(services, body) as (session, row):
         return row.id, creation.created(session, as_answer(row), f"/v1/fits/{row.id}", 202)

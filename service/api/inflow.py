@@ -10,6 +10,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from service.codecs.compression import ENCODINGS, BadCompression, Decompressed
+from service.codecs.points import Stream
 from service.errors import ServiceError
 
 # A reader is woken for so many bytes, and a client that sends faster than they are read waits at so many.
@@ -88,7 +89,7 @@ class Inflow:
         digest: What is given to it grows with the bytes that are read.
     """
 
-    def __init__(self, pipe: _Pipe, encoding: str, limit_bytes: int) -> None:
+    def __init__(self, pipe: Stream, encoding: str, limit_bytes: int) -> None:
         self._source = pipe if encoding == "identity" else Decompressed(pipe, encoding)
         self._limit = limit_bytes
         self._n_bytes = 0
@@ -111,15 +112,6 @@ class Inflow:
         if self.digest is not None:
             self.digest.update(piece)
         return piece
-
-    def read_json(self) -> bytes:
-        """Returns all of it; of what cannot be a JSON object, which no model takes, its beginning."""
-        whole = bytearray()
-        while piece := self.read(_PIECE_BYTES):
-            whole += piece
-            if not could_be_object(whole):
-                break
-        return bytes(whole)
 
 
 @asynccontextmanager

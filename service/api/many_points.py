@@ -1,19 +1,22 @@
 """One question about as many points as a client sends: read, computed and written a part at a time."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from service.api.bodies import spooled_object
 from service.api.inflow import Inflow
-from service.api.json_points import points_of_json
+from service.api.json_points import POINTS, posted
 from service.api.outflow import Outflow
 from service.api.per_point import Arrays, Field, npy_shape, written
 from service.api.points import (
     column_order,
     readable,
     refuse_beside_json,
+    require_columns,
     require_features,
     require_names,
 )
@@ -23,9 +26,8 @@ from service.api.services import Services
 from service.codecs import npy
 from service.codecs.points import DecodedPoints, Wanted
 from service.codecs.registry import JSON, NPY, read
+from service.schemas.mixture import PointsBody
 from service.storage.dataset_store import full_disk_is_said
-
-_READ_BYTES = 1 << 18
 
 
 def answered(
@@ -80,18 +82,18 @@ def _points(body: Inflow, media_type: str, wanted: Wanted, prepared: Prepared) -
         yield torch.from_numpy(np.ascontiguousarray(rows if order is None else rows[:, order]))
 
 
-def _decoded(body: Inflow, media_type: str, wanted: Wanted) -> DecodedPoints:
+def _decoded(inflow: Inflow, media_type: str, wanted: Wanted) -> DecodedPoints:
     if media_type != JSON:
-        decoded = read(media_type, body, wanted)
+        decoded = read(media_type, inflow, wanted)
         require_names(decoded.columns)
         return decoded
     refuse_beside_json(columns=None if wanted.columns is None else ",".join(wanted.columns))
-    text = bytearray()  # and not bytes: to copy so many would hold up every other thread
-    while piece := body.read(_READ_BYTES):
-        text += piece
-    posted = points_of_json(text)
-    n_samples, n_features = posted.rows.shape
-    return DecodedPoints(n_features, posted.columns, n_samples, iter([posted.rows]))
+    body = posted(PointsBody, spooled_object(inflow, wanted.scratch), POINTS)
+    chunks = body.points(("points",))
+    assert chunks is not None, "the schema asks for them"  # noqa: S101
+    first = next(chunks)
+    require_columns(body.fields.columns, first.shape[1])
+    return DecodedPoints(first.shape[1], body.fields.columns, None, chain([first], chunks))
 
 
 class _Counted:

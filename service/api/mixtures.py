@@ -6,8 +6,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service.api.answers import UNCHANGING, JsonAnswer, json_only, unchanging
-from service.api.bodies import documented, json_body
+from service.api.bodies import documented
 from service.api.creation import Once
+from service.api.json_bodies import json_body
 from service.api.points import require_columns
 from service.api.query import Paging, page_answer
 from service.api.services import Services, Use

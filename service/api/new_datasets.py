@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import numpy as np
+from itertools import chain
 
 from service.api.points import readable, require_columns, require_names
 from service.api.services import Services
 from service.api.specifications import mixture_of, parameters_answer
-from service.codecs.points import Stream, Wanted
+from service.codecs.points import Rows, Stream, Wanted
 from service.codecs.registry import read
 from service.errors import Unprocessable
 from service.schemas.dataset import DatasetCreation, DatasetReference
 from service.schemas.mixture import MixtureSpecification
 from service.storage import datasets, owner_limits
 from service.storage.database import Session
-from service.storage.dataset_store import full_disk_is_said
+from service.storage.dataset_store import Draft, full_disk_is_said
 from service.storage.datasets import NewDataset
 from service.storage.tables import DatasetRow
 
@@ -28,6 +27,7 @@ _MOST_FEATURES = 10_000
 def new_dataset(
     services: Services,
     body: DatasetCreation | DatasetReference,
+    points: Iterator[Rows] | None,
     *,
     name: str | None = None,
     columns: list[str] | None = None,
@@ -38,6 +38,7 @@ def new_dataset(
     Args:
         services: Where to write them.
         body: What the client sent.
+        points: Those in it, (n, D) at a time.
         name: The dataset's name.
         columns: Names of its features.
         place: Where the body stands in what the client sent, for errors.
@@ -50,14 +51,24 @@ def new_dataset(
         with _drawn(services, body, body.gold, name, columns, place) as new:
             yield new
         return
-    assert body.points is not None, "the schema asks for one of the two"  # noqa: S101
-    rows = np.array(body.points, dtype=np.float64)
-    require_columns(columns, rows.shape[1])
-    _require_storable(services, len(rows), rows.shape[1])
-    with services.store.draft(rows.shape[1]) as draft:
-        draft.append(rows)
-        draft.finish()
+    assert points is not None, "the schema asks for one of the two"  # noqa: S101
+    first = next(points)
+    n_features = first.shape[1]
+    require_columns(columns, n_features)
+    with _filled(services, n_features, chain([first], points)) as draft:
         yield NewDataset(draft, name, columns)
+
+
+@contextmanager
+def _filled(services: Services, n_features: int, chunks: Iterator[Rows]) -> Iterator[Draft]:
+    """Yields a finished draft of points (n, D) that come one chunk after another."""
+    _require_storable(services, 1, n_features)
+    with services.store.draft(n_features) as draft:
+        for rows in chunks:
+            _require_storable(services, draft.n_rows + len(rows), n_features)
+            draft.append(rows)
+        draft.finish()
+        yield draft
 
 
 @contextmanager
@@ -74,13 +85,13 @@ def uploaded(
         decoded = read(media_type, body, wanted)
     require_names(decoded.columns)
     _require_storable(services, decoded.n_samples or 1, decoded.n_features)
-    with services.store.draft(decoded.n_features) as draft:
-        with readable():
-            for rows in decoded.chunks:
-                _require_storable(services, draft.n_rows + len(rows), decoded.n_features)
-                draft.append(rows)
-        draft.finish()
+    with _filled(services, decoded.n_features, _readable(decoded.chunks)) as draft:
         yield NewDataset(draft, name, decoded.columns)
+
+
+def _readable(chunks: Iterator[Rows]) -> Iterator[Rows]:
+    with readable():
+        yield from chunks
 
 
 def add_dataset(services: Services, session: Session, new: NewDataset) -> DatasetRow:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
-
 from service.api.effort import estimated_seconds
+from service.api.json_points import Posted
 from service.api.new_datasets import add_dataset, new_dataset
 from service.api.services import Services
 from service.api.specifications import mixture_of, parameters_answer
+from service.codecs.points import Rows
 from service.errors import FieldError, Unprocessable
 from service.mixture import FitOptions, InvalidFit, estimate_fit_bytes
 from service.schemas.fit import FitRequest, HeldOut, MixtureStart
@@ -20,7 +20,7 @@ from service.storage.tables import DatasetRow, FitRow, MixtureRow
 
 
 @contextmanager
-def queued_fit(services: Services, request: FitRequest) -> Iterator[tuple[Session, FitRow]]:
+def queued_fit(services: Services, body: Posted[FitRequest]) -> Iterator[tuple[Session, FitRow]]:
     """Yields a new fit in the transaction that queues it, and that stores its points if they came along.
 
     Raises:
@@ -28,11 +28,13 @@ def queued_fit(services: Services, request: FitRequest) -> Iterator[tuple[Sessio
         Unprocessable: The request cannot be done.
         ServiceError: The queue is full.
     """
+    request = body.fields
     with ExitStack() as stack:
         new = None
         if request.dataset.id is None:
-            new = stack.enter_context(new_dataset(services, request.dataset, place=("dataset",)))
-        weights = _weights_draft(services, request, stack)
+            points = body.points(("dataset", "points"))
+            new = stack.enter_context(new_dataset(services, request.dataset, points, place=("dataset",)))
+        weights = _weights_draft(services, body.weights(("dataset", "weights")), stack)
         session = stack.enter_context(services.database.write())
         owner_limits.require_room_for_fit(services.database, session, services.limits)
         if new is not None:
@@ -58,11 +60,12 @@ def queued_fit(services: Services, request: FitRequest) -> Iterator[tuple[Sessio
         yield session, fits.submit(session, row, services.settings.max_queued_fits)
 
 
-def _weights_draft(services: Services, request: FitRequest, stack: ExitStack) -> Draft | None:
-    if request.dataset.weights is None:
+def _weights_draft(services: Services, weights: Iterator[Rows] | None, stack: ExitStack) -> Draft | None:
+    if weights is None:
         return None
     draft = stack.enter_context(services.store.draft(1))
-    draft.append(np.array(request.dataset.weights, dtype=np.float64)[:, None])
+    for rows in weights:
+        draft.append(rows)
     draft.finish()
     return draft
 

@@ -10,8 +10,9 @@ from fastapi.responses import StreamingResponse
 from torch import Tensor
 
 from service.api.answers import JsonAnswer, negotiate
-from service.api.bodies import documented, json_body, require_media_type
+from service.api.bodies import documented, require_media_type
 from service.api.inflow import inflow
+from service.api.json_bodies import json_body
 from service.api.many_points import answered
 from service.api.outflow import OutflowAnswer
 from service.api.per_point import Field, flat, indexed, written

@@ -6,6 +6,7 @@ A thread, a read of the database or the resolution of dependencies would each co
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -13,11 +14,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from service.api.answers import JSON, JsonAnswer
+from service.api.bodies import parse
 from service.api.inflow import disconnected
-from service.api.json_points import points_of_json
-from service.api.points import in_order
+from service.api.points import PostedPoints, in_order, require_columns
 from service.api.scoring import Question
 from service.api.services import Services
+from service.schemas.mixture import PointsBody
 
 # What takes longer than a small part of a millisecond would hold up all other clients.
 _MOST_BYTES = 16_384
@@ -75,7 +77,9 @@ async def _answer(request: Request, services: Services, question: Question) -> R
         body = await request.body()
     except ClientDisconnect as error:
         raise disconnected() from error
-    posted = points_of_json(body)
+    parsed = parse(PointsBody, body)
+    posted = PostedPoints(np.array(parsed.points, dtype=np.float64), parsed.columns)
+    require_columns(posted.columns, posted.rows.shape[1])
     asked = await services.prepared.get(request.path_params["mixture_id"])
     points = torch.from_numpy(in_order(posted, asked.mixture.n_features, asked.columns))
     services.metrics.scored_points.inc(len(points))

@@ -1,6 +1,5 @@
 """Compressed bodies, read as they come in."""
 
-import io
 import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -17,10 +16,6 @@ _ZSTD_WINDOW_LOG = 23
 
 class BadCompression(ValueError):
     """The bytes are not what their encoding says."""
-
-
-class TooLarge(ValueError):
-    """More comes out than is allowed."""
 
 
 class _Gzip:
@@ -94,24 +89,3 @@ class Decompressed:
             raise BadCompression(
                 f"the body is not valid {self._encoding}, or needs too large a window"
             ) from error
-
-
-def decompress(body: bytes, encoding: str, limit_bytes: int) -> bytes:
-    """Returns what was compressed, never holding much more than the limit.
-
-    Args:
-        body: The compressed bytes.
-        encoding: One of `ENCODINGS`.
-        limit_bytes: How much may come out.
-
-    Raises:
-        BadCompression: The bytes are not what their encoding says.
-        TooLarge: More comes out than is allowed.
-    """
-    whole = io.BytesIO()  # hands over its buffer without a copy
-    stream = Decompressed(io.BytesIO(body), encoding)
-    while piece := stream.read(_PIECE_BYTES):
-        if whole.tell() + len(piece) > limit_bytes:
-            raise TooLarge
-        whole.write(piece)
-    return whole.getvalue()

@@ -53,9 +53,22 @@ def _chunk_log_density(
 ) -> Tensor:
     if points.shape[0] == 1:
         whitened = torch.bmm((points - means).unsqueeze(1), precisions_cholesky)
-        return (constants - 0.5 * whitened.square_().sum(-1).squeeze_(1)).unsqueeze(0)
+        return (constants - 0.5 * _squared_lengths(whitened, points).squeeze_(1)).unsqueeze(0)
     whitened = torch.bmm(points - means.unsqueeze(1), precisions_cholesky)
-    return torch.add(constants, whitened.square_().sum(-1).T, alpha=-0.5)
+    return torch.add(constants, _squared_lengths(whitened, points).T, alpha=-0.5)
+
+
+def _squared_lengths(whitened: Tensor, points: Tensor) -> Tensor:
+    """The squared lengths (K, n) of whitened differences (K, n, D), which are overwritten.
+
+    Near the end of float64's range products overflow with either sign, and their sum is no number; it stands
+    for a length whose square overflows, too. Points (n, D) that are no numbers have no length.
+    """
+    lengths = whitened.square_().sum(-1)
+    if math.isnan(float(lengths.sum())):  # one reduction, for none of them is negative
+        known = torch.isfinite(points).all(dim=1)
+        lengths = torch.where(known, lengths.nan_to_num_(nan=torch.inf, posinf=torch.inf), torch.nan)
+    return lengths
 
 
 def log_density(points: Tensor, log_weights: Tensor, means: Tensor, precisions_cholesky: Tensor) -> Tensor:
@@ -105,7 +118,7 @@ def responsibilities(
 
 def _nearest(points: Tensor, log_weights: Tensor, means: Tensor, precisions_cholesky: Tensor) -> Tensor:
     """The limit of the responsibilities for points so far out that squared distances overflow."""
-    scale = points.abs().amax(dim=1)
+    scale = points.abs().amax(dim=1).clamp_(min=float(means.abs().amax()))
     whitened = torch.bmm(
         (points / scale[:, None]) - means.unsqueeze(1) / scale[None, :, None],
         precisions_cholesky / precisions_cholesky.abs().amax(),

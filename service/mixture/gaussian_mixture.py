@@ -145,13 +145,13 @@ class GaussianMixture:
         No chunks, no (N, K) between, and by NumPy, whose calls take half as long as torch's.
         """
         means, precisions_cholesky, log_peaks = self._arrays
-        with np.errstate(over="ignore", invalid="ignore"):  # far out it is minus infinity, as torch says, too
+        with np.errstate(over="ignore", invalid="ignore"):
             centred = points.numpy() - means
             whitened = np.matmul(centred[:, None, :], precisions_cholesky)[:, 0]
             joint = log_peaks - 0.5 * np.einsum("kd,kd->k", whitened, whitened)
             largest = float(joint.max())
-            if largest == -math.inf:
-                return torch.full((1,), largest, dtype=torch.float64)
+            if not math.isfinite(largest):  # far out, where squares or even products overflow
+                return density.log_density(points, self.log_weights, self.means, self.precisions_cholesky)
             return torch.from_numpy(np.log(np.exp(joint - largest).sum(keepdims=True)) + largest)
 
     @cached_property

@@ -6,7 +6,19 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from service.schemas.mixture import GOLD, MixtureSpecification
-from service.schemas.numbers import Answer, Body, Columns, Count, Name, Points, Seed, require_exactly_one
+from service.schemas.numbers import (
+    Answer,
+    Body,
+    Columns,
+    Count,
+    Name,
+    Points,
+    Seed,
+    Weight,
+    require_exactly_one,
+)
+
+ALL_ZERO = "weights are all zero; give at least one point a weight above 0"
 
 
 class _Drawn(Body):
@@ -50,7 +62,7 @@ class DatasetReference(_Drawn):
     """The data of a fit: a stored dataset by id, or one given inline and stored on the way."""
 
     id: str | None = Field(None, max_length=64)
-    weights: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None = Field(
+    weights: Annotated[list[Weight], Field(min_length=1)] | None = Field(
         None, description="(N,), each at least 0, not all 0: how much each point counts in this fit"
     )
 
@@ -58,7 +70,7 @@ class DatasetReference(_Drawn):
     def _one_source(self) -> Self:
         require_exactly_one(self, ("id", "points", "gold"))
         if self.weights is not None and not any(self.weights):
-            raise ValueError("weights are all zero; give at least one point a weight above 0")
+            raise ValueError(ALL_ZERO)
         return self
 
 

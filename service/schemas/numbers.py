@@ -8,6 +8,9 @@ from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Discrim
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 """A finite JSON number; strings, booleans, NaN and infinities are refused."""
 
+Weight = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]
+"""How much a point counts."""
+
 Count = Annotated[int, Strict(), Field(ge=1, le=2**53 - 1)]
 Seed = Annotated[int, Strict(), Field(ge=0, le=2**53 - 1)]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,37 @@ def test_responsibilities_far_beyond_the_range_of_squares():
     answer = mixture.responsibilities(torch.tensor([[1e200, 1e200], [-1e300, 0.0]], dtype=torch.float64))
     assert torch.isfinite(answer).all()
     torch.testing.assert_close(answer.sum(1), torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("means", [[[0.0, 0.0], [1.0, 1.0]], [[-1.7e308, 0.0], [1.7e308, 0.0]]])
+@pytest.mark.parametrize(
+    "point",
+    [[1e308, 1e308], [-1.6e308, 1.6e308], [1.6e308, 0.0], [1e200, 1e200], [0.0, 0.0], [3e307, -1e300]],
+)
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_finite_points_get_numbers_up_to_the_end_of_the_range(point, means, n_samples):
+    mixture = GaussianMixture.from_parameters(
+        weights=[0.5, 0.5],
+        means=means,
+        covariances=[[[1e-6, 0.9e-6], [0.9e-6, 1e-6]], [[1.0, 0.0], [0.0, 2.0]]],
+        covariance_type="full",
+    )
+    points = torch.tensor([point] * n_samples, dtype=torch.float64)
+    inside = point == [0.0, 0.0] and means[0] == [0.0, 0.0]
+    assert torch.isfinite(mixture.log_density(points)).all() == inside
+    assert (torch.isneginf(mixture.log_density(points)) | inside).all()
+    assert not torch.isnan(mixture.component_log_density(points)).any()
+    shares = mixture.responsibilities(points)
+    assert torch.isfinite(shares).all()
+    torch.testing.assert_close(shares.sum(1), torch.ones(n_samples, dtype=torch.float64))
+
+
+def test_what_is_no_number_gets_none():
+    mixture = GaussianMixture.from_parameters(
+        weights=[1.0], means=[[0.0]], covariances=[[[1.0]]], covariance_type="full"
+    )
+    points = torch.tensor([[0.0], [math.nan], [1.0]], dtype=torch.float64)
+    assert torch.isnan(mixture.log_density(points)).tolist() == [False, True, False]
 
 
 def test_zero_weight_components_have_no_part():
