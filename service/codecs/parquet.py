@@ -5,9 +5,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.codecs.parquet_pages import BadPage, page_sizes
 from service.codecs.points import DecodedPoints, InvalidPoints, Rows, Stream, Wanted, chunk_rows, picked
 from service.codecs.spooled import Spooled, spooled
 from service.codecs.tables import is_numeric, rows_of
+
+# A page is taken apart as a whole. Libraries write pages of a megabyte or so.
+_LARGEST_PAGE_BYTES = 32 << 20
 
 
 def read(stream: Stream, wanted: Wanted) -> DecodedPoints:
@@ -29,6 +33,7 @@ def read(stream: Stream, wanted: Wanted) -> DecodedPoints:
 
 def _chunks(whole: Spooled, file: pq.ParquetFile, columns: list[str]) -> Iterator[Rows]:
     n_rows = 0
+    _require_small_pages(whole, file.metadata)
     try:
         for batch in file.iter_batches(chunk_rows(len(columns)), columns=columns):
             yield rows_of(batch.select(columns), n_rows, columns)
@@ -36,3 +41,15 @@ def _chunks(whole: Spooled, file: pq.ParquetFile, columns: list[str]) -> Iterato
             whole.seen(batch.nbytes)
     except (pa.ArrowException, OSError) as error:
         raise InvalidPoints(f"the Parquet file cannot be read after point {n_rows}") from error
+
+
+def _require_small_pages(whole: Spooled, metadata: pq.FileMetaData) -> None:
+    try:
+        for place, size in page_sizes(whole.buffer, metadata):
+            if size > _LARGEST_PAGE_BYTES:
+                raise InvalidPoints(
+                    f"the Parquet file has a page of {size} bytes, decompressed, at byte {place}; "
+                    f"write it with pages of at most {_LARGEST_PAGE_BYTES} bytes"
+                )
+    except BadPage as error:
+        raise InvalidPoints(f"the Parquet file cannot be read: {error}") from error

@@ -1,5 +1,6 @@
 """The same numbers come out of every format, and what is no points is refused with its reason and place."""
 
+import io
 from contextlib import suppress
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from service.codecs import arrow, json, npy
 from service.codecs.csv import BLOCK_BYTES
+from service.codecs.parquet_pages import page_sizes
 from service.codecs.points import CHUNK_NUMBERS, InvalidPoints
 from service.codecs.registry import ARROW, CSV, NPY, PARQUET
 from tests.codecs import packing
@@ -21,6 +23,37 @@ TABLES = {
     CSV: packing.csv,
 }
 NAMES = ["x0", "x1", "x2"]
+
+
+def large_page() -> bytes:
+    """A file whose only page says that it comes out as 2 GiB."""
+    body = packing.parquet(packing.table(POINTS[:, :1]), use_dictionary=False, compression="gzip")
+    assert body[4:7] == b"\x15\x00\x15"  # a page of data, and then its size: 8007, in two bytes
+    return body[:7] + b"\xfe\xff\xff\xff\x0f" + body[9:]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_dictionary": False},
+        {"data_page_version": "2.0", "compression": "zstd"},
+        {"row_group_size": 100, "write_page_checksum": True},
+        {"write_statistics": False, "compression": "none"},
+    ],
+)
+def test_the_pages_of_a_parquet_file_are_found(options: dict[str, Any]) -> None:
+    body = packing.parquet(packing.table(np.repeat(POINTS, 100, axis=0)), **options)
+    metadata = pa.parquet.read_metadata(io.BytesIO(body))
+    chunks = [
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(3)
+    ]
+    pages = list(page_sizes(body, metadata))
+    total = sum(chunk.total_uncompressed_size for chunk in chunks)  # heads included
+    assert total - 100 * len(pages) < sum(size for _, size in pages) < total
+    assert len(pages) >= len(chunks)
 
 
 @pytest.mark.parametrize("name", PACKED)
@@ -149,7 +182,8 @@ REFUSED: list[tuple[str, bytes, str]] = [
     (PARQUET, b"", "not a Parquet file"),
     (PARQUET, b"PAR1" + bytes(100) + b"PAR1", "not a Parquet file"),
     (PARQUET, packing.parquet(packing.table(POINTS))[:-10], "not a Parquet file"),
-    (PARQUET, packing.parquet(packing.table(POINTS))[500:], "cannot be read after point 0"),
+    (PARQUET, packing.parquet(packing.table(POINTS))[500:], "cannot be read: no page begins at byte 4"),
+    (PARQUET, large_page(), "a page of 2147483647 bytes, decompressed, at byte 4; write it with"),
     (PARQUET, packing.parquet(packing.table(POINTS[:0])), "no points in the body"),
     (CSV, b"", "empty line"),
     (CSV, b"\n1,2\n", "empty line"),
