@@ -3,12 +3,14 @@
     python -m benchmarks.service_data upload            # 1e6 x 16 as NPY against a copy of the file
     python -m benchmarks.service_data memory            # 2 GB in NPY, Arrow, Parquet and CSV (--gigabytes)
     python -m benchmarks.service_data fit               # a mapped dataset of 4 GB (--gigabytes)
+    python -m benchmarks.service_data answers           # log-densities in Arrow (--points 100000000)
 
 Prints lines of JSON. The goals: an upload at 40 % of the speed of a copy, less than 300 MB over the base for
 uploads of 2 GB, and a mapped fit within 1.5 GB beside mapped pages, at 70 % of the rate of one in memory.
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -28,10 +30,10 @@ import pyarrow.parquet
 import torch
 
 from service.codecs.registry import ARROW, CSV, NPY, PARQUET
-from service.mixture import FitOptions, fit
+from service.mixture import FitOptions, FitReport, fit
 from service.storage.dataset_store import DatasetStore
 from service.worker.fitting import points_of
-from tests.serving import Server, serving
+from tests.serving import GOLD, Server, serving
 
 N_FEATURES, ROWS_AT_ONCE = 16, 65_536
 PIECE_BYTES = 1 << 20
@@ -181,45 +183,104 @@ def _csv(path: Path, n_chunks: int) -> None:
 
 
 def mapped_fit(folder: Path, gigabytes: float) -> None:
+    """The same few passes over both, tolerance 0: a step, and what every fit does before and after."""
     store = DatasetStore(folder / "datasets")
-    options = FitOptions((4,), n_init=1, max_steps=5, tolerance=0.0)
-    hashes = {}
-    # In memory, points and their standardised copy: as much as this machine surely has.
-    for size in (min(gigabytes, 1.0), gigabytes):
-        with store.draft(N_FEATURES) as draft:
-            for chunk in rows(max(1, int(size * 1e9) // (8 * N_FEATURES * ROWS_AT_ONCE))):
-                draft.append(chunk)
-            draft.finish()
-            store.publish(draft)
-            hashes[size] = draft.sha256, draft.n_rows
-    rates: dict[str, float] = {}
-    small, n_small = hashes[min(gigabytes, 1.0)]
-    for kind in ("mapped", "in memory", "mapped", "in memory"):
-        file = store.open(small)
-        points = points_of(file) if kind == "mapped" else torch.from_numpy(file.columns())
-        report = fit(points, options)
-        rate = n_small * report.result["n_passes"] / report.result["elapsed_seconds"]
-        rates[kind] = max(rate, rates.get(kind, 0.0))
-    large, n_rows = hashes[gigabytes]
+    options = FitOptions((4,), n_init=1, max_steps=2, tolerance=0.0)
+    large = _stored(store, gigabytes)
+    base = memory_bytes("self", "RssAnon")
     with highest("self", "RssAnon") as growth:
-        report = fit(points_of(store.open(large)), options)
+        file = store.open(large)
+        report = fit(points_of(file), options)
+    # In memory, points and their standardised copy: as much as this machine surely has.
+    small = _stored(store, min(gigabytes, 0.5))
+    rates: dict[str, list[float]] = {"mapped": [], "in memory": []}
+    for kind in ("mapped", "in memory") * 2:
+        compared = store.open(small)
+        points = points_of(compared) if kind == "mapped" else torch.from_numpy(compared.columns())
+        again = fit(points, options)
+        rates[kind].append(_points_per_second(compared.n_rows, again))
     said(
         benchmark="mapped fit",
-        dataset_bytes=n_rows * N_FEATURES * 8,
+        dataset_bytes=file.n_rows * N_FEATURES * 8,
         seconds=report.result["elapsed_seconds"],
-        anonymous_bytes_over_base=growth(),
-        anonymous_bytes=memory_bytes("self", "RssAnon"),
-        share_of_in_memory_rate=round(rates["mapped"] / rates["in memory"], 3),
+        n_passes=report.result["n_passes"],
+        anonymous_bytes=base + growth(),
+        points_per_second=_points_per_second(file.n_rows, report),
+        compared_bytes=compared.n_rows * N_FEATURES * 8,
+        compared_points_per_second=rates,
+        share_of_in_memory_rate=round(max(rates["mapped"]) / max(rates["in memory"]), 3),
         goals={"anonymous_bytes": 1_500_000_000, "share_of_in_memory_rate": 0.7},
     )
+
+
+def _stored(store: DatasetStore, gigabytes: float) -> str:
+    with store.draft(N_FEATURES) as draft:
+        for chunk in rows(max(1, int(gigabytes * 1e9) // (8 * N_FEATURES * ROWS_AT_ONCE))):
+            draft.append(chunk)
+        draft.finish()
+        store.publish(draft)
+        return draft.sha256
+
+
+def _points_per_second(n_rows: int, report: FitReport) -> float:
+    return float(n_rows * report.result["n_passes"] / report.result["elapsed_seconds"])
+
+
+def answers(folder: Path, n_points: int) -> None:
+    """Points of two features as Arrow in, their log-densities as Arrow out, neither kept anywhere else."""
+    settings = {"max_body_bytes": 1 << 40, "max_answer_bytes": 1 << 40}
+    with serving(folder / "data", workers=0, **settings) as server, server.client(timeout=600) as http:
+        created = http.post("/v1/mixtures", json=GOLD).raise_for_status().json()
+        path = f"/v1/mixtures/{created['id']}/log-density"
+        headers = {"Content-Type": ARROW, "Accept": ARROW}
+        warm = b"".join(_arrow_stream(1000))
+        http.post(path, content=warm, headers=headers).raise_for_status()
+        begun = time.perf_counter()
+        with highest(server.process.pid, "RssAnon") as growth:
+            body = _arrow_stream(n_points)
+            with http.stream("POST", path, content=body, headers=headers) as answer:
+                if answer.status_code != 200:
+                    raise SystemExit(answer.read().decode())
+                n_answer_bytes = sum(len(piece) for piece in answer.iter_raw())
+        seconds = time.perf_counter() - begun
+    said(
+        benchmark="many answers in Arrow",
+        n_points=n_points,
+        answer_bytes=n_answer_bytes,
+        seconds=seconds,
+        growth_bytes=growth(),
+        goal="the same for any number of points",
+    )
+    if n_answer_bytes < 8 * n_points:
+        raise SystemExit("some points have no answer")
+
+
+def _arrow_stream(n_points: int) -> Iterator[bytes]:
+    """One block of points again and again, as a stream of record batches."""
+    block = np.random.default_rng(0).standard_normal((2, ROWS_AT_ONCE))
+    sink = io.BytesIO()
+
+    def taken() -> bytes:
+        piece = sink.getvalue()
+        sink.seek(0)
+        sink.truncate()
+        return piece
+
+    with pa.ipc.new_stream(sink, pa.schema([("x0", pa.float64()), ("x1", pa.float64())])) as writer:
+        for start in range(0, n_points, ROWS_AT_ONCE):
+            size = min(ROWS_AT_ONCE, n_points - start)
+            writer.write_batch(pa.record_batch([part[:size] for part in block], names=["x0", "x1"]))
+            yield taken()
+    yield taken()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["upload", "memory", "fit"])
+    parser.add_argument("what", choices=["upload", "memory", "fit", "answers"])
     parser.add_argument("--gigabytes", type=float)
+    parser.add_argument("--points", type=int, default=5_000_000)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="on the disk to measure")
     given = parser.parse_args()
@@ -228,6 +289,8 @@ def main() -> None:
             upload(Path(name), given.times)
         elif given.what == "memory":
             memory(Path(name), given.gigabytes or 2.0)
+        elif given.what == "answers":
+            answers(Path(name), given.points)
         else:
             mapped_fit(Path(name), given.gigabytes or 4.0)
 
