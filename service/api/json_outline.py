@@ -13,7 +13,7 @@ Path = tuple[str, ...]
 Span = tuple[int, int]
 
 _WINDOW_BYTES = 1 << 18
-_TOKEN = re.compile(rb'["\[\]{},:]')
+_TOKEN = re.compile(rb'["\[\]{}:]')
 _STRING_PART = re.compile(rb'["\\]')
 # A parsed number takes some 60 bytes, and a list or an object 300 or so before anything is in it.
 _MOST_BYTES, _MOST_VALUES, _MOST_LISTS = 24 << 20, 1 << 20, 1 << 16
@@ -68,19 +68,24 @@ class _Walk:
         self._n_values = self._n_lists = 0
 
     def outline(self) -> Outline:
-        at, end, key = 0, len(self._body.buffer), ""
+        text = self._body.buffer
+        at, end, key = 0, len(text), ""
         while at < end:
-            found = _TOKEN.search(self._body.buffer, at, min(end, at + _WINDOW_BYTES))
-            if found is None:
-                at = min(end, at + _WINDOW_BYTES)
-            elif found[0] == b'"':
+            found = _TOKEN.search(text, at, min(end, at + _WINDOW_BYTES))
+            stop = min(end, at + _WINDOW_BYTES) if found is None else found.start()
+            self._n_values += text[at:stop].count(b",")
+            at = stop
+            if found is not None and found[0] == b'"':
                 at = self._string_end(found.end())
-                key = bytes(self._body.buffer[found.end() : min(at - 1, found.end() + 100)]).decode(
-                    errors="replace"
-                )
-            else:
+                key = text[found.end() : min(at - 1, found.end() + 100)].decode(errors="replace")
+            elif found is not None:
                 at = self._structure(found[0], found.end(), key)
-            self._require_small(at)
+            if (
+                self._n_values > _MOST_VALUES
+                or self._n_lists > _MOST_LISTS
+                or len(self._rest) + at - self._kept > _MOST_BYTES
+            ):
+                raise self._too_large()
         self._rest += self._body.buffer[self._kept : end]
         return Outline(bytes(self._rest), self._spans)
 
@@ -99,8 +104,6 @@ class _Walk:
             if not self._place:
                 raise refused(f"at byte {at - 1} something is closed that was not open")
             self._place.pop()
-        else:
-            self._n_values += 1
         return at
 
     def _skip_list(self, start: int) -> int:
@@ -126,16 +129,15 @@ class _Walk:
             raise refused(f"a string in it takes more than {_LONGEST_STRING_BYTES} bytes")
         return stop
 
-    def _require_small(self, at: int) -> None:
-        n_bytes = len(self._rest) + at - self._kept
-        for n, most, what in (
-            (n_bytes, _MOST_BYTES, "bytes"),
-            (self._n_values, _MOST_VALUES, "values"),
-            (self._n_lists, _MOST_LISTS, "lists and objects"),
-        ):
-            if n > most:
-                beside = " and ".join(".".join(path) for path in self._short)
-                raise refused(f"it has more than {most} {what}" + (f" beside {beside}" if beside else ""))
+    def _too_large(self) -> Unprocessable:
+        if self._n_values > _MOST_VALUES:
+            most = f"{_MOST_VALUES} values"
+        elif self._n_lists > _MOST_LISTS:
+            most = f"{_MOST_LISTS} lists and objects"
+        else:
+            most = f"{_MOST_BYTES} bytes"
+        beside = " and ".join(".".join(path) for path in self._short)
+        return refused(f"it has more than {most}" + (f" beside {beside}" if beside else ""))
 
 
 def _list_end(body: Spooled, start: int) -> int:

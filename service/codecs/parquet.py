@@ -12,6 +12,8 @@ from service.codecs.tables import is_numeric, rows_of
 
 # A page is taken apart as a whole. Libraries write pages of a megabyte or so.
 _LARGEST_PAGE_BYTES = 32 << 20
+# So much of a mapped file becomes resident around a byte that is looked at, or a little more.
+_AROUND_BYTES = 1 << 17
 
 
 def read(stream: Stream, wanted: Wanted) -> DecodedPoints:
@@ -46,6 +48,7 @@ def _chunks(whole: Spooled, file: pq.ParquetFile, columns: list[str]) -> Iterato
 def _require_small_pages(whole: Spooled, metadata: pq.FileMetaData) -> None:
     try:
         for place, size in page_sizes(whole.buffer, metadata):
+            whole.seen(_AROUND_BYTES)
             if size > _LARGEST_PAGE_BYTES:
                 raise InvalidPoints(
                     f"the Parquet file has a page of {size} bytes, decompressed, at byte {place}; "

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 
 # No head is longer: the statistics in it are two numbers.
-_MOST_HEAD_BYTES = 1 << 16
+_MOST_HEAD_BYTES = 1 << 14
 _UNCOMPRESSED_SIZE, _COMPRESSED_SIZE = 2, 3
 _INTEGERS, _FIXED = (4, 5, 6), {1: 0, 2: 0, 3: 1, 7: 8}
 _BINARY, _LIST, _SET, _STRUCT = 8, 9, 10, 12
