@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect
 from service.api.answers import JSON
 from service.api.inflow import (
     Inflow,
-    could_be_object,
     disconnected,
     inflow,
     refuse_declared,
@@ -73,10 +72,12 @@ class _OfObject:
     def read(self, size: int) -> bytes:
         """Returns up to so many bytes, none at the end."""
         piece = b"" if self._ended else self._body.read(size)
-        if not self._begun and not could_be_object(piece):
-            self._ended = True
-            piece = piece[:INLINE_BYTES]
-        self._begun = True
+        begin = b"" if self._begun else piece.lstrip(b" \t\r\n")
+        if begin:
+            self._begun = True
+            if not begin.startswith(b"{"):
+                self._ended = True
+                return piece[:INLINE_BYTES]
         return piece
 
 

@@ -16,7 +16,6 @@ from service.errors import ServiceError
 # A reader is woken for so many bytes, and a client that sends faster than they are read waits at so many.
 _WORTH_WAKING_BYTES = 1 << 18
 _MOST_HELD_BYTES = 4 << 20
-_PIECE_BYTES = 1 << 20
 _LONGEST_SILENCE_SECONDS = 60.0
 
 
@@ -142,11 +141,6 @@ async def _pump(request: Request, pipe: _Pipe) -> None:
         pipe.end(disconnected())
     else:
         pipe.end()
-
-
-def could_be_object(begin: bytes | bytearray) -> bool:
-    """Whether a body that begins so may turn out to be a JSON object: a megabyte of spaces will not."""
-    return bytes(begin[:_PIECE_BYTES]).lstrip(b" \t\r\n").startswith(b"{")
 
 
 def require_encoding(request: Request) -> str:
