@@ -9,7 +9,7 @@ INK = "#1b2333"
 SOFT = "#59647a"
 LINE = "#dde2ec"
 
-# Told apart in print and by colour-blind eyes; the web page has the same in service/web/page.css.
+# Told apart in print and by colour-blind eyes; the web page has the same in service/web/styles/theme.css.
 _COLOURS = ("#2f6fde", "#e2622c", "#1f9e75", "#a855c7", "#b98a10", "#2d9db8", "#d1487a", "#6b7280")
 
 

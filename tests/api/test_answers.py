@@ -74,7 +74,7 @@ def http(app_of: Any) -> Iterator[Client]:
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/livez", 200), ("/readyz", 503), ("/v1/fits", 200), ("/v1/fits/x", 404), ("/nowhere", 404), ("/", 200),
-     ("/static/page.css", 200), ("/openapi.json", 200), ("/metrics", 200), ("/v1/fits?x=1", 422)],
+     ("/static/styles/theme.css", 200), ("/openapi.json", 200), ("/metrics", 200), ("/v1/fits?x=1", 422)],
 )  # fmt: skip
 def test_every_answer_is_safe_to_show(http: Client, path: str, status: int) -> None:
     answer = http.get(path)

@@ -147,7 +147,10 @@ def test_the_pictures_of_a_fit(worked: httpx.Client) -> None:
     traced = {
         (t["n_components"], t["covariance_type"], t["restart"]) for e in told for t in e["data"]["traces"]
     }
-    assert traced == {(k, kind, r) for k in (2, 3) for kind in ("full", "diag") for r in (0, 1)}
+    # A restart that stands where another one does is run with it, as one.
+    candidates = {(k, kind) for k in (2, 3) for kind in ("full", "diag")}
+    assert {(k, kind) for k, kind, _ in traced} == candidates
+    assert {restart for _, _, restart in traced} <= {0, 1}
     assert [event["id"] for event in events] == list(range(1, len(events) + 1))
     assert (events[-2]["type"], events[-1]["data"]["status"]) == ("progress", "succeeded")
     assert "traces" not in worked.get(path).json()["progress"]
