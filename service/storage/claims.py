@@ -166,9 +166,13 @@ def _claimed(session: Session, row: Row[Any]) -> Claim:
 
 
 def _settle_abandoned(session: Session, max_attempts: int) -> None:
-    """Ends the fits of dead workers that nobody should try again."""
-    query = select(FitRow).where(_ABANDONED, _over(max_attempts)).with_for_update(skip_locked=True)
-    for row in session.scalars(query):
+    """Ends the fits of dead workers that nobody should try again.
+
+    Owner by owner: whoever ends others' fits at the same time then locks what their owners have used in the
+    same order, and neither waits for the other.
+    """
+    query = select(FitRow).where(_ABANDONED, _over(max_attempts)).order_by(FitRow.owner, FitRow.id)
+    for row in session.scalars(query.with_for_update(skip_locked=True)):
         if row.cancel_requested_at is not None:
             fits.end(session, row.id, None, "cancelled")
         else:

@@ -19,6 +19,9 @@ from service.storage.owner_limits import record_device_use
 from service.storage.owners import acting_for
 from service.storage.tables import FitRow
 
+LARGEST_CHECKPOINT_BYTES = 1 << 29
+"""What a row takes with room to spare: SQLite's limit is 1e9 bytes, PostgreSQL's 2^30."""
+
 
 @dataclass(frozen=True)
 class Claim:

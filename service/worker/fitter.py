@@ -12,8 +12,11 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+import torch
+
 from service.mixture import Progress, Traces
 from service.storage.dataset_store import DatasetStore, StorePlace
+from service.storage.queue import LARGEST_CHECKPOINT_BYTES
 from service.worker import device, fitting
 from service.worker.messages import (
     Asked,
@@ -82,6 +85,7 @@ class _Reporter:
         self._begun = self._last_told = time.monotonic()
         self._last: Progress | None = None
         self._traces = Traces()
+        self._said_too_large = False
 
     def watch(self, progress: Progress) -> Asked | None:
         """Answers with the outcome that the supervisor wants, if it wants the fit to end."""
@@ -95,8 +99,17 @@ class _Reporter:
         return self._inbox.told_to_stop
 
     def keep(self, state: bytes) -> None:
-        """Hands over a state to go on from."""
-        self._connection.send(Checkpointed(state))
+        """Hands over a state to go on from; one that no database takes is told of once, and left."""
+        if len(state) <= LARGEST_CHECKPOINT_BYTES:
+            self._connection.send(Checkpointed(state))
+        elif not self._said_too_large:
+            self._said_too_large = True
+            logger.warning(
+                "a checkpoint of %d bytes is larger than the %d that are kept; should its worker be lost, "
+                "the fit begins from an earlier one or anew",
+                len(state),
+                LARGEST_CHECKPOINT_BYTES,
+            )
 
     def final(self, ended: Ended) -> dict[str, Any] | None:
         """Returns the last progress; that of a success is complete."""
@@ -121,12 +134,10 @@ def _fit(
 def _ended(start: Start, store: DatasetStore, device_name: str, reporter: _Reporter) -> Ended:
     try:
         return fitting.run(start, store, device_name, reporter.watch, reporter.keep)
-    except RuntimeError as error:
-        if "CUDA" in str(error):
+    except Exception as error:
+        if isinstance(error, torch.AcceleratorError) or "CUDA" in str(error):
             raise  # the device's state is unknown: end the process, and let another try
-        return _internal(start, error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the fit must end and say so
-        return _internal(start, error)
+        return _internal(start, error)  # whatever it is, the fit must end and say so
 
 
 def _internal(start: Start, error: Exception) -> Failed:

@@ -48,7 +48,7 @@ def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep
         return _run(start, store, device, watch, keep)
     except InvalidFit as error:
         return Failed("INVALID_FIT", str(error))
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         return Failed("OUT_OF_MEMORY", _too_little_memory(start.claim, device, error))

@@ -220,6 +220,9 @@ class Supervisor:
             queue.checkpoint(self._database, claim, state)
         except ServiceError as error:
             logger.warning("a checkpoint of fit %s could not be kept: %s", claim.fit_id, error)
+        except Exception:
+            # A driver refuses what is too large in ways of its own; the fit goes on without.
+            logger.exception("a checkpoint of fit %s cannot be kept", claim.fit_id)
 
     def _enforce(self, work: _Work, standing: Standing) -> None:
         """Asks the fitter to stop, once, and sets when to stop asking."""

@@ -13,6 +13,8 @@ OUT_OF_MEMORY = {
     "gpu": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     "cpu": lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
     "numpy": lambda: MemoryError(),
+    "driver": lambda: torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"),
+    "library": lambda: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
 }
 
 

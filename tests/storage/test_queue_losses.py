@@ -1,12 +1,18 @@
 """The queue when workers die: takeovers, counts, and the end of what nobody should try again."""
 
 import time
+from typing import Any
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from service.storage import fits, queue
+from service.storage.columns import now_plus
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
+from service.storage.owners import acting_for
+from service.storage.tables import FitRow
 from tests.storage.making import add_dataset, claim, claimed, events_of, fit_row, queue_fit
 
 
@@ -138,3 +144,24 @@ def test_dead_workers_fits_of_other_devices_are_settled_too(database: Database, 
     _cancel(database, fit_id)
     assert claim(database, devices=("cpu",)) is None
     assert fit_row(database, fit_id).status == "cancelled"
+
+
+def test_fits_of_dead_workers_end_owner_by_owner(
+    database: Database, store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two claims that end some each would otherwise wait for one another's counts of device use."""
+    for owner in ("zoe", "ann", "zoe", "bob", "ann"):
+        with acting_for(owner):
+            queue_fit(database, add_dataset(database, store))
+            claimed(database)
+    with database.write() as session:
+        session.execute(update(FitRow).values(lease_expires_at=now_plus(-1.0)))
+    ended = []
+
+    def note(session: Session, fit_id: str, *_: Any, **__: Any) -> bool:
+        ended.append(session.get_one(FitRow, fit_id).owner)
+        return True
+
+    monkeypatch.setattr(fits, "end", note)
+    claim(database, max_attempts=1)
+    assert ended == ["ann", "ann", "bob", "zoe", "zoe"]

@@ -1,6 +1,10 @@
 """One fit without a database: what its stored request becomes, and how it may end."""
 
+import errno
+import re
+import sys
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -8,6 +12,7 @@ import pytest
 import torch
 
 from service.mixture import GaussianMixture, InvalidFit, Progress
+from service.mixture.options import DTYPES
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim
 from service.worker import fitting
@@ -180,6 +185,61 @@ def test_points_that_do_not_fit_into_memory_are_said_so(
     store: DatasetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "open", _too_much_for_python)
+    ended = _run(_claim(store), store)
+    assert isinstance(ended, Failed)
+    assert ended.code == "OUT_OF_MEMORY"
+
+
+SMALL = {"n_components": 2, "n_init": 2, "max_steps": 5}
+STAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "looking at the points": ("fit:extremes", {}),
+    "standardising": ("fit:standardize", {}),
+    "centres": ("starts:spread_centres", {}),
+    "screening": ("starts:screened", {}),
+    "small products": ("small_sums:SmallSums.__call__", {}),
+    "products": ("feature_sums:FeatureSums._by_slices", {}),
+    "centred form": ("statistics:centred_sums", {}),
+    "minibatch": (
+        "statistics:StatisticsPass.minibatch",
+        {"optimizer": {"name": "sgd", "batch_size": 10}},
+    ),
+    "line search": ("optimizers.lbfgs:LimitedMemoryBfgs.step", {"optimizer": {"name": "lbfgs"}}),
+    "report": ("report:Table.report", {}),
+}
+
+
+@pytest.mark.parametrize(("place", "fields"), STAGES.values(), ids=STAGES)
+def test_memory_that_ends_in_any_stage_is_said_so(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch, place: str, fields: dict[str, Any]
+) -> None:
+    reached = []
+
+    def too_much(*_: Any, **__: Any) -> None:
+        reached.append(place)
+        _too_much_for_a_cpu()
+
+    if "centred" in place:
+        monkeypatch.setattr("service.mixture.statistics.ERROR_BOUND", dict.fromkeys(DTYPES.values(), -1.0))
+        fields = {"tolerance": 0}
+    if "_by_slices" in place:
+        monkeypatch.setattr("service.mixture.feature_sums.SMALL_NUMBERS", 0)
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    monkeypatch.setattr(reduce(getattr, owners, sys.modules[f"service.mixture.{module}"]), name, too_much)
+    ended = _run(_claim(store, **SMALL, **fields), store)
+    assert reached
+    assert isinstance(ended, Failed)
+    assert ended.code == "OUT_OF_MEMORY"
+    assert re.search(r"needs about \d{6,} bytes", ended.message)
+
+
+def test_a_file_that_cannot_be_mapped_for_want_of_memory_is_said_so(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(store, "open", no_room)
     ended = _run(_claim(store), store)
     assert isinstance(ended, Failed)
     assert ended.code == "OUT_OF_MEMORY"

@@ -1,0 +1,65 @@
+"""The fitter without its process: what it hands over, and which errors end it."""
+
+import multiprocessing
+from typing import Any
+
+import pytest
+import torch
+
+from service.storage.dataset_store import DatasetStore
+from service.storage.queue import Claim
+from service.worker import fitter, fitting
+from service.worker.messages import Checkpointed, Failed, Start
+
+CLAIM = Claim("fit", "local", "tok", 1, {}, None, None, "", None, None, None, 1, 1)
+
+
+@pytest.fixture
+def reporter() -> Any:
+    ours, theirs = multiprocessing.Pipe()
+    inbox: Any = None
+    yield fitter._Reporter(theirs, inbox), ours
+    theirs.close()
+    ours.close()
+
+
+def test_a_checkpoint_too_large_to_keep_is_told_of_once(
+    reporter: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reporting, supervisor = reporter
+    monkeypatch.setattr(fitter, "LARGEST_CHECKPOINT_BYTES", 3)
+    for state in (b"abc", b"abcd", b"abcde", b"ab"):
+        reporting.keep(state)
+    assert [supervisor.recv(), supervisor.recv()] == [Checkpointed(b"abc"), Checkpointed(b"ab")]
+    assert not supervisor.poll()
+    assert [record.getMessage()[:33] for record in caplog.records] == ["a checkpoint of 4 bytes is larger"]
+
+
+def _ended(store: DatasetStore, reporter: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Any:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(fitting, "run", fail)
+    return fitter._ended(Start(CLAIM, 1.0), store, "cpu", reporter[0])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("an illegal memory access was encountered"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+    ],
+)
+def test_an_error_of_the_device_ends_the_process(
+    store: DatasetStore, reporter: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    with pytest.raises(type(error)):
+        _ended(store, reporter, monkeypatch, error)
+
+
+def test_any_other_error_ends_the_fit_alone(
+    store: DatasetStore, reporter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = _ended(store, reporter, monkeypatch, RuntimeError("a shape does not fit"))
+    assert isinstance(ended, Failed)
+    assert ended.code == "INTERNAL"
