@@ -1,9 +1,8 @@
 """One database, embedded or a server: connections, transactions, and what their failures mean to a client."""
 
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session as Session
 
 from service.errors import ServiceError, Unavailable
+from service.storage.turns import Turns
 
 BUSY_TIMEOUT_SECONDS = 5.0
 _POOL_SIZE = 40
@@ -45,16 +45,19 @@ class Database:
         )
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = self._sqlite_engine() if self.is_sqlite else self._postgresql_engine(lease_seconds)
-        # SQLite has those who wait for its lock ask again and again, so that some wait for seconds among
-        # many; the threads of this process take turns.
-        self._turn = threading.Lock() if self.is_sqlite else None
+        self._turns = Turns(self._sqlite_file()) if self.is_sqlite else None
         # A transaction that means to write says so at its start: on SQLite a read lock that is raised later
         # can only fail, without the busy timeout being waited for.
         self._writing_engine = self._engine.execution_options(mixserve_begin="BEGIN IMMEDIATE")
 
+    def _sqlite_file(self) -> Path | None:
+        name = self.url.database
+        return None if name is None or name in ("", ":memory:") else Path(name)
+
     def _sqlite_engine(self) -> Engine:
-        if self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        file = self._sqlite_file()
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
             self.url,
             connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
@@ -141,15 +144,15 @@ class Database:
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
-        if self._turn is None:
+        with ExitStack() as held:
+            if self._turns is not None:
+                try:
+                    held.enter_context(self._turns.taken(BUSY_TIMEOUT_SECONDS))
+                except TimeoutError as error:
+                    raise Unavailable(
+                        "DATABASE_UNAVAILABLE", "The database is busy; try again shortly."
+                    ) from error
             yield
-            return
-        if not self._turn.acquire(timeout=BUSY_TIMEOUT_SECONDS):
-            raise Unavailable("DATABASE_UNAVAILABLE", "The database is busy; try again shortly.")
-        try:
-            yield
-        finally:
-            self._turn.release()
 
     def when_undone(self, session: Session, act: Callable[[], object]) -> None:
         """Has something outside the database taken back when this writing session fails, after its end."""
