@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.mixture.arrays import Numbers, library, quick, tensor_of
+
 
 @dataclass(frozen=True, eq=False)
 class Components:
     """R mixtures of K components each, float64, in standardised coordinates.
+
+    Tensors; or arrays of numpy's in their place, for what ``quick`` is given to.
 
     Attributes:
         log_weights: (R, K), each row's exponentials sum to one.
@@ -19,19 +23,20 @@ class Components:
             families (R, K, D), the reciprocal standard deviations.
     """
 
-    log_weights: Tensor
-    means: Tensor
-    precisions_cholesky: Tensor
+    log_weights: Numbers
+    means: Numbers
+    precisions_cholesky: Numbers
 
     @property
     def diagonal(self) -> bool:
         """Whether covariances are diagonal and stored as such."""
-        return self.precisions_cholesky.ndim == 3
+        return bool(self.precisions_cholesky.ndim == 3)
 
     def covariances(self) -> Tensor:
         """(R, K, D, D), or (R, K, D) variances for diagonal families."""
         if self.diagonal:
-            return self.precisions_cholesky.square().reciprocal()
+            variances: Tensor = self.precisions_cholesky.square().reciprocal()
+            return variances
         lower = self.covariances_cholesky()
         return lower @ lower.mT
 
@@ -41,11 +46,12 @@ class Components:
         inverse: Tensor = torch.linalg.solve_triangular(self.precisions_cholesky, identity, upper=True)
         return inverse.mT
 
-    def log_determinants(self) -> Tensor:
+    def log_determinants(self) -> Numbers:
         """sum_i log U_ii, (R, K)."""
-        if self.diagonal:
-            return self.precisions_cholesky.log().sum(-1)
-        return self.precisions_cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        numbers, entries = library(self.means), self.precisions_cholesky
+        if not self.diagonal:
+            entries = numbers.diagonal(entries, 0, -2, -1)
+        return numbers.log(entries).sum(-1)
 
     def smallest_eigenvalues(self) -> Tensor:
         """The smallest covariance eigenvalue of each restart, (R,), in standardised squared units."""
@@ -55,7 +61,16 @@ class Components:
         smallest: Tensor = covariances.amin(dim=(1, 2))
         return smallest
 
-    def rows(self, index: Tensor) -> Components:
+    def quick(self) -> Components:
+        """The same for numpy where they lie on the CPU."""
+        return Components(quick(self.log_weights), quick(self.means), quick(self.precisions_cholesky))
+
+    def tensors(self) -> Components:
+        """The same for torch."""
+        parts = (self.log_weights, self.means, self.precisions_cholesky)
+        return Components(*(tensor_of(part) for part in parts))
+
+    def rows(self, index: Numbers) -> Components:
         """Those restarts alone."""
         return Components(self.log_weights[index], self.means[index], self.precisions_cholesky[index])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from service.mixture.arrays import Numbers, like, tensor_of
 from service.mixture.blocked_points import Points, in_memory
 from service.mixture.features import QuadraticFeatures
 from service.mixture.out_of_memory import is_out_of_memory
@@ -44,18 +45,20 @@ class FeatureSums:
         if self.kept is not None and points.device.type == "cpu":
             self._small = SmallSums(self.kept, weights)
 
-    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, theta: Numbers) -> tuple[Numbers, Numbers]:
         """For coefficients theta (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.
 
         No entry of theta . phi may be larger than zero by more than rounding.
         """
         n_components = theta.shape[1]
-        coefficients = theta.to(self._points.dtype)
+        coefficients = tensor_of(theta).to(self._points.dtype)
         if self._small is not None and n_components * self._points.shape[1] <= SMALL_NUMBERS:
-            return self._small(coefficients)
+            log_likelihoods, sums = self._small(coefficients.numpy())
+            return like(theta, log_likelihoods), like(theta, sums)
         while True:
             try:
-                return self._by_slices(coefficients)
+                found = self._by_slices(coefficients)
+                return like(theta, found[0]), like(theta, found[1])
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or not self._halve_chunks(n_components):
                     raise

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from service.mixture.arrays import Numbers, library, quick
 from service.mixture.components import Components
 
 
@@ -32,22 +33,22 @@ class QuadraticFeatures(ABC):
         """Fills the first F rows of out (F + n_scratch_rows, n), contiguous, with phi of points (D, n)."""
 
     @abstractmethod
-    def coefficients(self, components: Components, regularization: float) -> Tensor:
+    def coefficients(self, components: Components, regularization: float) -> Numbers:
         """theta, (R, K, F), of the log-density less regularization / 2 times the precision's trace."""
 
     @abstractmethod
-    def second_moments(self, sums: Tensor) -> Tensor:
+    def second_moments(self, sums: Numbers) -> Numbers:
         """The second moments within sums (R, K, F): (R, K, D, D), or (R, K, D) for diagonal families."""
 
     @abstractmethod
-    def magnitude(self, components: Components, largest: Tensor) -> Tensor:
+    def magnitude(self, components: Components, largest: Numbers) -> Numbers:
         """A bound (R,) on the terms of theta . phi(x), given the largest |x| of each feature (D,)."""
 
-    def constant(self, rows: Tensor) -> Tensor:
+    def constant(self, rows: Numbers) -> Numbers:
         """What stands at the feature 1 in rows (..., F), as a view: (...)."""
         return rows[..., 0]
 
-    def linear(self, rows: Tensor) -> Tensor:
+    def linear(self, rows: Numbers) -> Numbers:
         """What stands at the features x_1 ... x_D in rows (..., F), as a view: (..., D)."""
         return rows[..., -self.n_features :]
 
@@ -58,8 +59,8 @@ class QuadraticFeatures(ABC):
         return out[: self.n_rows]
 
     def _assembled(
-        self, components: Components, quadratic: Tensor, linear: Tensor, penalties: Tensor
-    ) -> Tensor:
+        self, components: Components, quadratic: Numbers, linear: Numbers, penalties: Numbers
+    ) -> Numbers:
         """Theta (R, K, F) of coefficients (R, K, *) of what is quadratic, linear ones, penalties (R, K)."""
         constants = (
             components.log_weights
@@ -67,7 +68,7 @@ class QuadraticFeatures(ABC):
             - 0.5 * ((linear * components.means).sum(-1) + penalties)
             - 0.5 * self.n_features * math.log(2 * math.pi)
         )
-        return torch.cat([constants.unsqueeze(-1), quadratic, linear], dim=-1)
+        return library(linear).concatenate([constants[..., None], quadratic, linear], -1)
 
 
 class PairFeatures(QuadraticFeatures):
@@ -92,6 +93,7 @@ class PairFeatures(QuadraticFeatures):
         place = torch.empty(n_features, n_features, dtype=torch.int64, device=device)
         place[first, second] = place[second, first] = 1 + row
         self._place = place.reshape(-1)
+        self._quick = quick(self._pairs), quick(self._factors), quick(self._place)
 
     @override
     def write(self, points: Tensor, out: Tensor) -> None:
@@ -110,41 +112,49 @@ class PairFeatures(QuadraticFeatures):
             torch.mul(features[:half], features[half:], out=out[end : end + half])
 
     @override
-    def coefficients(self, components: Components, regularization: float) -> Tensor:
+    def coefficients(self, components: Components, regularization: float) -> Numbers:
         cholesky = components.precisions_cholesky
         precisions = cholesky @ cholesky.mT
-        linear = (precisions @ components.means.unsqueeze(-1)).squeeze(-1)
-        penalties = regularization * cholesky.square().sum((-2, -1))
-        pairs = precisions.flatten(-2)[..., self._pairs] * self._factors
+        linear = (precisions @ components.means[..., None])[..., 0]
+        penalties = regularization * (cholesky * cholesky).sum((-2, -1))
+        chosen, factors = self._chosen(precisions)
+        pairs = precisions.reshape(*precisions.shape[:-2], -1)[..., chosen] * factors
         return self._assembled(components, pairs, linear, penalties)
 
     @override
-    def second_moments(self, sums: Tensor) -> Tensor:
-        return sums[..., self._place].view(*sums.shape[:-1], self.n_features, self.n_features)
+    def second_moments(self, sums: Numbers) -> Numbers:
+        place = self._place if library(sums) is torch else self._quick[2]
+        return sums[..., place].reshape(*sums.shape[:-1], self.n_features, self.n_features)
 
     @override
-    def magnitude(self, components: Components, largest: Tensor) -> Tensor:
+    def magnitude(self, components: Components, largest: Numbers) -> Numbers:
         cholesky = components.precisions_cholesky
-        reach = largest + components.means.abs()
-        absolute = (cholesky @ cholesky.mT).abs()
-        return ((absolute @ reach.unsqueeze(-1)).squeeze(-1) * reach).sum(-1).amax(-1)
+        reach = largest + abs(components.means)
+        absolute = abs(cholesky @ cholesky.mT)
+        terms = ((absolute @ reach[..., None])[..., 0] * reach).sum(-1)
+        return library(terms).amax(terms, -1)
+
+    def _chosen(self, numbers: Numbers) -> tuple[Numbers, Numbers]:
+        """Where the pairs stand in a matrix, and their factors, of the kind that these numbers are of."""
+        return (self._pairs, self._factors) if library(numbers) is torch else self._quick[:2]
 
 
 class AxisFeatures(QuadraticFeatures):
     """1, then some of the squares or their sum, then x_i: for covariances without correlations."""
 
     @override
-    def coefficients(self, components: Components, regularization: float) -> Tensor:
-        precisions = components.precisions_cholesky.square()
+    def coefficients(self, components: Components, regularization: float) -> Numbers:
+        precisions = components.precisions_cholesky * components.precisions_cholesky
         linear = precisions * components.means
         penalties = regularization * precisions.sum(-1)
         quadratic = -0.5 * precisions[..., : self.n_rows - 1 - self.n_features]
         return self._assembled(components, quadratic, linear, penalties)
 
     @override
-    def magnitude(self, components: Components, largest: Tensor) -> Tensor:
-        reach = components.precisions_cholesky * (largest + components.means.abs())
-        return reach.square().sum(-1).amax(-1)
+    def magnitude(self, components: Components, largest: Numbers) -> Numbers:
+        reach = components.precisions_cholesky * (largest + abs(components.means))
+        terms = (reach * reach).sum(-1)
+        return library(terms).amax(terms, -1)
 
 
 class SquareFeatures(AxisFeatures):
@@ -161,7 +171,7 @@ class SquareFeatures(AxisFeatures):
         out[1 + self.n_features :].copy_(points)
 
     @override
-    def second_moments(self, sums: Tensor) -> Tensor:
+    def second_moments(self, sums: Numbers) -> Numbers:
         return sums[..., 1 : 1 + self.n_features]
 
 
@@ -184,5 +194,6 @@ class RadialFeatures(AxisFeatures):
         out[2:].copy_(points)
 
     @override
-    def second_moments(self, sums: Tensor) -> Tensor:
-        return (sums[..., 1:2] / self.n_features).expand(*sums.shape[:-1], self.n_features)
+    def second_moments(self, sums: Numbers) -> Numbers:
+        shape = (*sums.shape[:-1], self.n_features)
+        return library(sums).broadcast_to(sums[..., 1:2] / self.n_features, shape)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.mixture.arrays import Numbers, library
 from service.mixture.blocked_points import in_memory
-from service.mixture.components import Components, concatenate
+from service.mixture.components import Components
 from service.mixture.families import Family
 from service.mixture.optimizers.em_coordinates import coordinates, from_coordinates
 from service.mixture.standardization import StandardizedPoints
@@ -76,7 +77,9 @@ def _climbed(
 ) -> tuple[Components, list[float]]:
     """The components after some steps of em, and their mean log-likelihoods one step before."""
     n_components, n_features = components.means.shape[1:]
-    values = components.means.new_full((components.means.shape[0],), -torch.inf)
+    components = components.quick()
+    numbers = library(components.means)
+    values = numbers.full(components.means.shape[:1], -torch.inf, device=components.means.device)
     for _ in range(STEPS):
         sums = statistics(components)
         before, values = values, sums.log_likelihood / statistics.data.total_weight
@@ -84,8 +87,8 @@ def _climbed(
             break
         following, valid = from_coordinates(family, coordinates(family, sums), n_components, n_features)
         components = following if bool(valid.all()) else _replaced(components, following, valid)
-    reached: list[float] = values.nan_to_num(nan=-torch.inf).tolist()
-    return components, reached
+    reached: list[float] = numbers.where(numbers.isnan(values), -torch.inf, values).tolist()
+    return components.tensors(), reached
 
 
 def _alike(densities: Tensor, values: list[float]) -> list[int]:
@@ -135,8 +138,15 @@ def log_densities_somewhere(statistics: StatisticsPass, components: Components) 
     return log_densities
 
 
-def _replaced(components: Components, following: Components, valid: Tensor) -> Components:
+def _replaced(components: Components, following: Components, valid: Numbers) -> Components:
     """Those following where valid (R,), the others as they were."""
-    both = concatenate([following, components])
-    index = torch.arange(valid.shape[0], device=valid.device)
-    return both.rows(torch.where(valid, index, index + valid.shape[0]))
+    numbers = library(valid)
+
+    def chosen(new: Numbers, old: Numbers) -> Numbers:
+        return numbers.where(valid.reshape(-1, *([1] * (new.ndim - 1))), new, old)
+
+    return Components(
+        chosen(following.log_weights, components.log_weights),
+        chosen(following.means, components.means),
+        chosen(following.precisions_cholesky, components.precisions_cholesky),
+    )

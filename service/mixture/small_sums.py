@@ -49,15 +49,14 @@ class SmallSums:
         self._room: Array = np.empty(0, self._phi.dtype)
         self._smallest = SMALLEST[self._phi.dtype.name]
 
-    def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """For coefficients theta (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.
+    def __call__(self, coefficients: Array) -> tuple[Array, Array]:
+        """For coefficients (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.
 
         No entry of theta . phi may be larger than zero by more than rounding.
         """
-        n_restarts, n_components, _ = theta.shape
-        coefficients = theta.numpy()
+        n_restarts, n_components, _ = coefficients.shape
         log_likelihoods = np.empty(n_restarts)
-        sums = np.empty(theta.shape)
+        sums = np.empty(coefficients.shape)
         n_samples = self._phi.shape[1]
         together = max(1, BLOCK_NUMBERS // (n_components * n_samples))
         size = min(together, n_restarts) * n_components * n_samples
@@ -69,7 +68,7 @@ class SmallSums:
             joint = self._room[: shape[0] * n_components * n_samples].reshape(shape)
             log_likelihoods[part] = self._shares(coefficients[part], joint)
             sums[part] = np.matmul(joint, self._phi.T)
-        return torch.from_numpy(log_likelihoods), torch.from_numpy(sums)
+        return log_likelihoods, sums
 
     def _shares(self, theta: Array, joint: Array) -> Array:
         """Fills joint (R, K, N) with responsibilities times weights; sums (R,) of logsumexp come back."""

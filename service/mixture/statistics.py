@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.mixture.arrays import Numbers, at_least, library, like, quick
 from service.mixture.blocked_points import extremes
 from service.mixture.centred import centred_sums
 from service.mixture.components import Components
@@ -22,7 +23,7 @@ NOISE = {torch.float64: 1e-11, torch.float32: 2e-6}
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Sums over the points, weighted by responsibility and point weight; float64.
+    """Sums over the points, weighted by responsibility and point weight; float64, of the components' kind.
 
     Attributes:
         log_likelihood: (R,), total, of the regularised density, nats.
@@ -32,20 +33,20 @@ class Statistics:
         origin: (R, K, D), or None for zero.
     """
 
-    log_likelihood: Tensor
-    counts: Tensor
-    first: Tensor
-    second: Tensor
-    origin: Tensor | None
+    log_likelihood: Numbers
+    counts: Numbers
+    first: Numbers
+    second: Numbers
+    origin: Numbers | None
 
-    def moments(self) -> tuple[Tensor, Tensor]:
+    def moments(self) -> tuple[Numbers, Numbers]:
         """Mean (R, K, D) and covariance (R, K, D, D) or (R, K, D) of each component's share of the points."""
-        counts = self.counts.clamp_min(torch.finfo(torch.float64).tiny).unsqueeze(-1)
+        counts = at_least(self.counts, torch.finfo(torch.float64).tiny)[..., None]
         offset = self.first / counts
         means = offset if self.origin is None else offset + self.origin
         if self.second.ndim == 3:
-            return means, self.second / counts - offset.square()
-        return means, self.second / counts.unsqueeze(-1) - offset.unsqueeze(-1) * offset.unsqueeze(-2)
+            return means, self.second / counts - offset * offset
+        return means, self.second / counts[..., None] - offset[..., None] * offset[..., None, :]
 
     def about(self, means: Tensor) -> tuple[Tensor, Tensor]:
         """Sums (R, K, D) of x - mean and (R, K, D, D) or (R, K, D) of their products, about these means."""
@@ -96,12 +97,14 @@ class StatisticsPass:
             self.features = PairFeatures(data.n_features, self.device)
         lowest, highest = extremes(data.points)  # abs() would copy the points
         self._largest = torch.maximum(-lowest, highest).double()
+        self._largest_quick = quick(self._largest)
         self._weights = None if data.weights is None else data.weights.to(self.dtype)
         self._sums = FeatureSums(data.points, self._weights, self.features)
 
     def __call__(self, components: Components) -> Statistics:
         """The statistics of every restart, each in the form that keeps its digits."""
-        rounding = 0.5 * torch.finfo(self.dtype).eps * self.features.magnitude(components, self._largest)
+        largest = self._largest if library(components.means) is torch else self._largest_quick
+        rounding = 0.5 * torch.finfo(self.dtype).eps * self.features.magnitude(components, largest)
         inexact = ~(rounding <= self.error_bound)
         if not bool(inexact.any()):
             return self._by_features(components)
@@ -140,7 +143,7 @@ class StatisticsPass:
         sums = torch.bmm(shares, phi.mT).double()
         return self._from_sums(log_densities.double().sum(1), sums)
 
-    def _from_sums(self, log_likelihood: Tensor, sums: Tensor) -> Statistics:
+    def _from_sums(self, log_likelihood: Numbers, sums: Numbers) -> Statistics:
         counts = self.features.constant(sums)
         return Statistics(
             log_likelihood,
@@ -150,43 +153,46 @@ class StatisticsPass:
             None,
         )
 
-    def _regularized(self, second: Tensor, counts: Tensor) -> Tensor:
+    def _regularized(self, second: Numbers, counts: Numbers) -> Numbers:
+        """Second moments, which nobody else holds, with the regularisation added."""
         if self.regularization == 0.0:
             return second
-        added = (self.regularization * counts).unsqueeze(-1)
+        added = (self.regularization * counts)[..., None]
         if second.ndim == 3:
             return second + added
-        second = second.clone()
-        second.diagonal(dim1=-2, dim2=-1).add_(added)
+        n_features = second.shape[-1]
+        second.reshape(*second.shape[:-2], -1)[..., :: n_features + 1] += added
         return second
 
     def _centred(self, components: Components) -> Statistics:
-        sums = centred_sums(self.data.points, self._weights, components, self.regularization)
+        sums = centred_sums(self.data.points, self._weights, components.tensors(), self.regularization)
         second = self._regularized(sums.second, sums.counts)
-        return Statistics(sums.log_likelihood, sums.counts, sums.first, second, components.means)
+        found = (sums.log_likelihood, sums.counts, sums.first, second)
+        return Statistics(*(like(components.means, numbers) for numbers in found), components.means)
 
     def _by_features(self, components: Components) -> Statistics:
         theta = self.features.coefficients(components, self.regularization)
         # The density is highest at the means: with that bound taken off, no entry of Theta Phi is above zero.
         constant, linear = self.features.constant(theta), self.features.linear(theta)
-        shift = (constant + 0.5 * (linear * components.means).sum(-1)).amax(dim=1)
-        constant -= shift.unsqueeze(1)
+        highest = constant + 0.5 * (linear * components.means).sum(-1)
+        shift = library(highest).amax(highest, 1)
+        constant -= shift[:, None]
         log_likelihood, sums = self._sums(theta)
         return self._from_sums(log_likelihood + shift * self.data.total_weight, sums)
 
 
-def _merge(first: Tensor, chosen: Statistics, others: Statistics) -> Statistics:
+def _merge(first: Numbers, chosen: Statistics, others: Statistics) -> Statistics:
     """Statistics of all restarts: those where first (R,) is true from chosen, the rest from others."""
     n_restarts = first.shape[0]
 
-    def merged(one: Tensor, other: Tensor) -> Tensor:
-        out = one.new_empty(n_restarts, *one.shape[1:])
+    def merged(one: Numbers, other: Numbers) -> Numbers:
+        out = library(one).empty((n_restarts, *one.shape[1:]), dtype=one.dtype, device=one.device)
         out[first] = one
         out[~first] = other
         return out
 
     assert chosen.origin is not None  # noqa: S101 - the centred form always has one
-    origin = others.origin if others.origin is not None else torch.zeros_like(others.first)
+    origin = others.origin if others.origin is not None else 0.0 * others.first
     return Statistics(
         merged(chosen.log_likelihood, others.log_likelihood),
         merged(chosen.counts, others.counts),

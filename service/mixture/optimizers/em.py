@@ -16,13 +16,18 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
 from typing_extensions import override
 
+from service.mixture.arrays import Numbers, at_least, at_most, library, like, quick, tensor_of
 from service.mixture.components import Components
 from service.mixture.optimizers.em_coordinates import coordinates, from_coordinates, metric, start_coordinates
 from service.mixture.optimizers.optimizer import Objective, Optimizer, State
+
+Arrays = dict[str, Any]
 
 MEMORY = 8
 RIDGE = 1e-10
@@ -64,21 +69,28 @@ class ExpectationMaximization(Optimizer):
 
     @override
     def step(self, objective: Objective, state: State) -> State:
+        # What is not finite is told by ``valid`` and the objective; numpy need not warn of it.
+        with np.errstate(all="ignore"):
+            after = self._step(objective, {name: quick(values) for name, values in state.items()})
+        return {name: tensor_of(values) for name, values in after.items()}
+
+    def _step(self, objective: Objective, state: Arrays) -> Arrays:
+        numbers = library(state["x"])
         current = Components(state["log_weights"], state["means"], state["precisions_cholesky"])
         statistics = objective.statistics(current)
         total = objective.statistics.data.total_weight
         log_likelihood = statistics.log_likelihood / total
         image = coordinates(objective.family, statistics)
-        allowed = objective.statistics.noise * state["best"].abs().clamp_min(1.0)
-        climbed = (log_likelihood >= state["best"] - allowed) | torch.isinf(state["best"])
+        allowed = objective.statistics.noise * at_least(abs(state["best"]), 1.0)
+        climbed = (log_likelihood >= state["best"] - allowed) | numbers.isinf(state["best"])
         scale = metric(objective, current)
         kept, concave = _remember(state, image, climbed, scale)
         target, decrement, stretch = _next_point(kept, concave, scale)
         # After a drop the plain step from the last accepted point is taken: it cannot drop.
-        target = torch.where(climbed.unsqueeze(1), target, state["image"])
-        image = torch.where(climbed.unsqueeze(1), image, state["image"])
+        target = numbers.where(climbed[:, None], target, state["image"])
+        image = numbers.where(climbed[:, None], image, state["image"])
         following, target, valid = _follow(objective, target, image)
-        smallest = statistics.counts.amin(1) * (objective.statistics.data.n_samples / total)
+        smallest = numbers.amin(statistics.counts, 1) * (objective.statistics.data.n_samples / total)
         return {
             **kept,
             "x": target,
@@ -86,11 +98,11 @@ class ExpectationMaximization(Optimizer):
             "means": following.means,
             "precisions_cholesky": following.precisions_cholesky,
             "image": image,
-            "stretch": torch.where(climbed, stretch, 1.0),
-            "best": torch.maximum(log_likelihood, state["best"]),
-            "log_likelihood": torch.where(climbed, log_likelihood, state["best"]),
+            "stretch": numbers.where(climbed, stretch, 1.0),
+            "best": numbers.maximum(log_likelihood, state["best"]),
+            "log_likelihood": numbers.where(climbed, log_likelihood, state["best"]),
             # A plain step cannot drop: where it seems to, rounding is all that is left to see.
-            "decrement": torch.where(climbed, decrement, torch.where(state["fresh"], 0.0, torch.inf)),
+            "decrement": numbers.where(climbed, decrement, numbers.where(state["fresh"], 0.0, np.inf)),
             "valid": valid & (smallest > SMALLEST_COUNT),
         }
 
@@ -100,7 +112,7 @@ class ExpectationMaximization(Optimizer):
         return from_coordinates(objective.family, state["image"], objective.n_components, n_features)[0]
 
 
-def _remember(state: State, image: Tensor, climbed: Tensor, scale: Tensor) -> tuple[State, Tensor]:
+def _remember(state: Arrays, image: Numbers, climbed: Numbers, scale: Numbers) -> tuple[Arrays, Numbers]:
     """The history with the latest differences in it, and whether the last step saw a concave likelihood (R,).
 
     The history is emptied where the last step did not climb, and takes no step that saw convexity: with the
@@ -109,23 +121,23 @@ def _remember(state: State, image: Tensor, climbed: Tensor, scale: Tensor) -> tu
     x, residual = state["x"], image - state["x"]
     move, turn = x - state["last_x"], residual - state["last_residual"]
     known = climbed & ~state["fresh"]
-    concave = ~known | ((move * turn * scale.square()).sum(1) < 0)
-    slot = state["slot"]
-    place = (torch.nn.functional.one_hot(slot, MEMORY).bool() & (known & concave).unsqueeze(1)).unsqueeze(2)
-    keep = climbed.view(-1, 1, 1)
-    accepted = climbed.unsqueeze(1)
+    concave = ~known | ((move * turn * scale * scale).sum(1) < 0)
+    numbers, slot, noted = library(x), state["slot"], known & concave
+    slots = numbers.arange(MEMORY, device=slot.device)
+    place = ((slots == slot[:, None]) & noted[:, None])[..., None]
+    keep, accepted = climbed[:, None, None], climbed[:, None]
     history = {
-        "x_differences": torch.where(place, move.unsqueeze(1), state["x_differences"]) * keep,
-        "residual_differences": torch.where(place, turn.unsqueeze(1), state["residual_differences"]) * keep,
-        "last_x": torch.where(accepted, x, state["last_x"]),
-        "last_residual": torch.where(accepted, residual, state["last_residual"]),
-        "slot": torch.where(known & concave, (slot + 1) % MEMORY, slot),
+        "x_differences": numbers.where(place, move[:, None], state["x_differences"]) * keep,
+        "residual_differences": numbers.where(place, turn[:, None], state["residual_differences"]) * keep,
+        "last_x": numbers.where(accepted, x, state["last_x"]),
+        "last_residual": numbers.where(accepted, residual, state["last_residual"]),
+        "slot": numbers.where(noted, (slot + 1) % MEMORY, slot),
         "fresh": ~climbed,
     }
     return {**state, **history}, concave
 
 
-def _next_point(state: State, concave: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _next_point(state: Arrays, concave: Numbers, scale: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     """Anderson's next point (R, P), the climb it expects in nats per point (R,), and the stretch used (R,).
 
     The mixing minimises the residual in the Fisher metric; with the metric F, residual f and step p the
@@ -134,27 +146,35 @@ def _next_point(state: State, concave: Tensor, scale: Tensor) -> tuple[Tensor, T
     """
     plain = state["last_residual"]
     residual = plain * scale
-    differences = state["residual_differences"] * scale.unsqueeze(1)
+    numbers = library(plain)
+    differences = state["residual_differences"] * scale[:, None]
     gram = differences @ differences.mT
-    diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    diagonal.add_(RIDGE * diagonal.amax(1, keepdim=True) + torch.finfo(torch.float64).tiny)
-    mixing, failed = torch.linalg.solve_ex(gram, differences @ residual.unsqueeze(-1))
-    mixing = torch.where((failed == 0).view(-1, 1, 1), mixing, 0.0).nan_to_num_()
+    diagonal = gram.reshape(gram.shape[0], -1)[:, :: MEMORY + 1]
+    diagonal += RIDGE * numbers.amax(diagonal, 1)[:, None] + torch.finfo(torch.float64).tiny
+    mixing = _solved(gram, differences @ residual[..., None])
     back = (mixing * (state["x_differences"] + state["residual_differences"])).sum(1)
-    decrement = 0.5 * (residual * ((plain - back) * scale)).sum(1)
+    mixed = plain - back
+    decrement = 0.5 * (residual * (mixed * scale)).sum(1)
     stretched = ~concave | (decrement <= 0)
-    stretch = torch.where(stretched, (STRETCH * state["stretch"]).clamp_max(LONGEST), 1.0)
-    step = torch.where(stretched.unsqueeze(1), plain * stretch.unsqueeze(1), plain - back)
+    stretch = numbers.where(stretched, at_most(STRETCH * state["stretch"], LONGEST), 1.0)
+    step = numbers.where(stretched[:, None], plain * stretch[:, None], mixed)
     # A stretched step expects at least what the plain one does, and more than a tolerance never hides.
-    expected = torch.where(stretched, stretch * 0.5 * residual.square().sum(1), decrement)
+    expected = numbers.where(stretched, stretch * 0.5 * (residual * residual).sum(1), decrement)
     return state["last_x"] + step, expected, stretch
 
 
-def _follow(objective: Objective, target: Tensor, image: Tensor) -> tuple[Components, Tensor, Tensor]:
+def _solved(matrices: Numbers, right: Numbers) -> Numbers:
+    """The solutions (R, MEMORY, 1) of so many systems; zero where there is none."""
+    solution, failed = torch.linalg.solve_ex(tensor_of(matrices), tensor_of(right))
+    sound = torch.isfinite(solution) & (failed == 0).view(-1, 1, 1)
+    return like(matrices, torch.where(sound, solution, 0.0))
+
+
+def _follow(objective: Objective, target: Numbers, image: Numbers) -> tuple[Components, Numbers, Numbers]:
     """The components at the target, or at the plain step where the target is no mixture."""
     shape = (objective.n_components, objective.statistics.data.n_features)
     components, valid = from_coordinates(objective.family, target, *shape)
     if not bool(valid.all()):
-        target = torch.where(valid.unsqueeze(1), target, image)
+        target = library(target).where(valid[:, None], target, image)
         components, valid = from_coordinates(objective.family, target, *shape)
     return components, target, valid

@@ -3,60 +3,70 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
+from service.mixture.arrays import Numbers, at_least, library, like, log_softmax, tensor_of
 from service.mixture.components import Components
 from service.mixture.families import Family
 from service.mixture.optimizers.optimizer import Objective
 from service.mixture.statistics import Statistics
 
+TINY = torch.finfo(torch.float64).tiny
 
-def coordinates(family: Family, statistics: Statistics) -> Tensor:
+
+def coordinates(family: Family, statistics: Statistics) -> Numbers:
     """The image of an EM step, (R, P): the moments of each component's share of the points."""
-    counts = statistics.counts
-    weights = counts / counts.sum(1, keepdim=True)
+    numbers, counts = library(statistics.counts), statistics.counts
+    weights = counts / counts.sum(1)[:, None]
     means, covariances = statistics.moments()
-    reduced = family.reduce(weights, covariances)
-    log_weights = weights.clamp_min(torch.finfo(torch.float64).tiny).log()
-    return torch.cat([log_weights, means.flatten(1), reduced.flatten(1)], dim=1)
+    return _joined(numbers.log(at_least(weights, TINY)), means, _reduced(family, weights, covariances))
 
 
-def start_coordinates(family: Family, components: Components) -> Tensor:
+def start_coordinates(family: Family, components: Components) -> Numbers:
     """The point (R, P) at which these components lie."""
     reduced = family.reduce(components.log_weights.exp(), components.covariances())
-    return torch.cat([components.log_weights, components.means.flatten(1), reduced.flatten(1)], dim=1)
+    return _joined(components.log_weights, components.means, reduced)
+
+
+def _joined(log_weights: Numbers, means: Numbers, reduced: Numbers) -> Numbers:
+    parts = [log_weights, means.reshape(means.shape[0], -1), reduced.reshape(means.shape[0], -1)]
+    return library(means).concatenate(parts, 1)
+
+
+def _reduced(family: Family, weights: Numbers, covariances: Numbers) -> Numbers:
+    return like(weights, family.reduce(tensor_of(weights), tensor_of(covariances)))
 
 
 def from_coordinates(
-    family: Family, point: Tensor, n_components: int, n_features: int
-) -> tuple[Components, Tensor]:
+    family: Family, point: Numbers, n_components: int, n_features: int
+) -> tuple[Components, Numbers]:
     """The components at (R, P) after the family's closed-form update, and whether they are valid (R,)."""
+    numbers = library(point)
     heads = n_components * (n_features + 1)
-    log_weights = torch.log_softmax(point[:, :n_components], dim=1)
-    means = point[:, n_components:heads].view(-1, n_components, n_features)
-    covariances = point[:, heads:]
+    log_weights = log_softmax(point[:, :n_components])
+    means = point[:, n_components:heads].reshape(-1, n_components, n_features)
     size = (n_features,) if family.diagonal else (n_features, n_features)
-    reduced = covariances.reshape(point.shape[0], -1, *size)
-    cholesky, valid = family.precisions_cholesky(log_weights.exp(), reduced)
-    valid = valid & torch.isfinite(point).all(dim=1)
-    return Components(log_weights, means, cholesky), valid
+    reduced = point[:, heads:].reshape(point.shape[0], -1, *size)
+    weights = tensor_of(numbers.exp(log_weights))
+    cholesky, valid = family.precisions_cholesky(weights, tensor_of(reduced))
+    finite = numbers.isfinite(point).all(1)
+    return Components(log_weights, means, like(point, cholesky)), like(point, valid) & finite
 
 
-def metric(objective: Objective, components: Components) -> Tensor:
+def metric(objective: Objective, components: Components) -> Numbers:
     """The root of the diagonal of the complete data's Fisher information per point, (R, P).
 
     For a weight w and standard deviations s it is w for a log weight, w / s_i^2 for a mean, and
     w / (2 s_i^2 s_j^2) for an entry of the covariance.
     """
-    root = (0.5 * components.log_weights).exp()
+    numbers, inverse = library(components.means), components.precisions_cholesky
+    root = numbers.exp(0.5 * components.log_weights)
     if components.diagonal:
-        inverse = components.precisions_cholesky
-        pairs = inverse.square()
+        pairs = inverse * inverse
     else:
         # The precision's diagonal stands for 1 / s^2: it is the information with all else held fixed.
-        inverse = components.precisions_cholesky.square().sum(-1).sqrt()
-        pairs = inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
-    pairs = objective.family.reduce(components.log_weights.exp(), pairs)
-    shares = root if pairs.shape[1] == root.shape[1] else torch.ones_like(root[:, :1])
-    pairs = pairs * shares.view(*shares.shape, *([1] * (pairs.ndim - 2))) * 0.5**0.5
-    return torch.cat([root, (inverse * root.unsqueeze(-1)).flatten(1), pairs.flatten(1)], dim=1)
+        inverse = numbers.sqrt((inverse * inverse).sum(-1))
+        pairs = inverse[..., None] * inverse[..., None, :]
+    pairs = _reduced(objective.family, root * root, pairs)
+    if pairs.shape[1] == root.shape[1]:
+        pairs = pairs * root.reshape(*root.shape, *([1] * (pairs.ndim - 2)))
+    return _joined(root, inverse * root[..., None], pairs * 0.5**0.5)
