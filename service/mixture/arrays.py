@@ -50,3 +50,9 @@ def log_softmax(numbers: Numbers) -> Numbers:
         return torch.log_softmax(numbers, dim=1)
     shifted = numbers - numbers.max(1, keepdims=True)
     return shifted - np.log(np.add.reduce(np.exp(shifted), axis=1, keepdims=True))
+
+
+def broadcast(numbers: Numbers, shape: tuple[int, ...]) -> Numbers:
+    """The numbers repeated to this shape; torch takes over none of numpy's that share their memory."""
+    spread = library(numbers).broadcast_to(numbers, shape)
+    return spread.copy() if type(numbers) is np.ndarray else spread

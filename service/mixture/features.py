@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from service.mixture.arrays import Numbers, library, quick
+from service.mixture.arrays import Numbers, broadcast, library, quick
 from service.mixture.components import Components
 
 
@@ -196,4 +196,4 @@ class RadialFeatures(AxisFeatures):
     @override
     def second_moments(self, sums: Numbers) -> Numbers:
         shape = (*sums.shape[:-1], self.n_features)
-        return library(sums).broadcast_to(sums[..., 1:2] / self.n_features, shape)
+        return broadcast(sums[..., 1:2] / self.n_features, shape)

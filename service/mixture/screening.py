@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,7 +57,9 @@ def screened(sample: StandardizedPoints, family: Family, components: Components)
     start_densities = log_densities_somewhere(statistics, components)
     alike = _alike(start_densities, [0.0] * components.means.shape[0])
     kept = sorted(set(alike))
-    components, values = _climbed(statistics, family, components.rows(torch.tensor(kept)))
+    # What is not finite shows in the values; numpy need not warn of it.
+    with np.errstate(all="ignore"):
+        components, values = _climbed(statistics, family, components.rows(torch.tensor(kept)))
     densities = log_densities_somewhere(statistics, components)
     same = _alike(densities, values)
     floored = _floored(components)
@@ -108,7 +111,8 @@ def _floored(components: Components) -> list[bool]:
     """Which mixtures have a component that only the regularisation keeps from collapsing."""
     floor = FLOOR_FACTOR * REGULARIZATION
     # No eigenvalue is below the reciprocal of the precision's trace.
-    narrow = (components.precisions_cholesky.square().flatten(2).sum(2).amax(1) > 1 / floor).tolist()
+    traces = components.precisions_cholesky.square().flatten(2).sum(2).amax(1)
+    narrow: list[bool] = (traces > 1 / floor).tolist()
     rows = [row for row, may_be in enumerate(narrow) if may_be]
     if rows:
         smallest = components.rows(torch.tensor(rows)).smallest_eigenvalues().tolist()

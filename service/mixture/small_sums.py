@@ -16,6 +16,8 @@ SMALL_NUMBERS = 1 << 18
 BLOCK_NUMBERS = 1 << 17
 # Below this a sum of exponentials may have lost terms to underflow.
 SMALLEST = {"float64": 1e-280, "float32": 1e-25}
+# Lower logarithms count for nothing, and would make numbers that processors are slow at.
+LOWEST = {"float64": -700.0, "float32": -85.0}
 
 
 def _by_torch(function: Callable[..., Tensor]) -> Callable[..., Array]:
@@ -48,6 +50,7 @@ class SmallSums:
         self._weights: Array | None = None if weights is None else weights.numpy()
         self._room: Array = np.empty(0, self._phi.dtype)
         self._smallest = SMALLEST[self._phi.dtype.name]
+        self._lowest = LOWEST[self._phi.dtype.name]
 
     def __call__(self, coefficients: Array) -> tuple[Array, Array]:
         """For coefficients (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.
@@ -73,6 +76,7 @@ class SmallSums:
     def _shares(self, theta: Array, joint: Array) -> Array:
         """Fills joint (R, K, N) with responsibilities times weights; sums (R,) of logsumexp come back."""
         np.matmul(theta, self._phi, out=joint)
+        np.maximum(joint, self._lowest, out=joint)
         _exp(joint, out=joint)
         totals = np.add.reduce(joint, axis=1)
         if not totals.min() > self._smallest:
@@ -90,6 +94,7 @@ class SmallSums:
         np.matmul(theta, self._phi, out=joint)
         highest = joint.max(axis=1, keepdims=True)
         joint -= highest
+        np.maximum(joint, self._lowest, out=joint)
         _exp(joint, out=joint)
         totals = np.add.reduce(joint, axis=1)
         np.divide(joint, totals[:, None], out=joint)

@@ -160,15 +160,21 @@ class StatisticsPass:
         added = (self.regularization * counts)[..., None]
         if second.ndim == 3:
             return second + added
-        n_features = second.shape[-1]
-        second.reshape(*second.shape[:-2], -1)[..., :: n_features + 1] += added
+        place = library(second).arange(second.shape[-1], device=second.device)
+        second[..., place, place] += added
         return second
 
     def _centred(self, components: Components) -> Statistics:
         sums = centred_sums(self.data.points, self._weights, components.tensors(), self.regularization)
         second = self._regularized(sums.second, sums.counts)
-        found = (sums.log_likelihood, sums.counts, sums.first, second)
-        return Statistics(*(like(components.means, numbers) for numbers in found), components.means)
+        kind = components.means
+        return Statistics(
+            like(kind, sums.log_likelihood),
+            like(kind, sums.counts),
+            like(kind, sums.first),
+            like(kind, second),
+            kind,
+        )
 
     def _by_features(self, components: Components) -> Statistics:
         theta = self.features.coefficients(components, self.regularization)

@@ -127,7 +127,8 @@ def _complete_log_likelihood(components: Components, statistics: Statistics) -> 
     else:
         squares = (cholesky * (second @ cholesky)).sum((-2, -1))
     logarithms = components.log_weights + components.log_determinants()
-    return (statistics.counts * logarithms - 0.5 * squares).sum()
+    objective: Tensor = (statistics.counts * logarithms - 0.5 * squares).sum()
+    return objective
 
 
 def _copied(statistics: Statistics) -> Statistics:

@@ -9,7 +9,7 @@ from service.mixture import GaussianMixture
 from service.mixture.components import Components
 from service.mixture.density import log_density
 from service.mixture.features import PairFeatures
-from service.mixture.standardization import StandardizedPoints
+from service.mixture.standardization import StandardizedPoints, standardize
 from service.mixture.statistics import Statistics, StatisticsPass
 from tests import oracles
 from tests.mixture.problems import random_mixture
@@ -262,3 +262,22 @@ def test_a_log_density_is_never_further_off_than_the_bound(dtype, bound):
         )
         assert float((statistics.log_likelihood - expected).abs()) <= bound
     assert forms == {True, False}
+
+
+def test_regularisation_is_added_whatever_the_order_in_which_factors_lie():
+    points = torch.randn(3, 200, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    data = standardize(points, None, common_scale=False, dtype=torch.float64, device="cpu")
+    factors = torch.eye(3, dtype=torch.float64).expand(1, 2, 3, 3).contiguous() * 1e6
+    means = torch.zeros(1, 2, 3, dtype=torch.float64)
+    turned = factors.mT.contiguous().mT
+    log_weights = torch.full((1, 2), 0.5, dtype=torch.float64).log()
+    second = []
+    for cholesky in (factors, turned):
+        components = Components(log_weights, means, cholesky)
+        for given in (components, components.quick()):
+            statistics = StatisticsPass(data, diagonal=False, regularization=0.25)(given)
+            second.append(torch.as_tensor(statistics.second))
+    plain = StatisticsPass(data, diagonal=False, regularization=0.0)(Components(log_weights, means, factors))
+    expected = plain.second + 0.25 * plain.counts[..., None, None] * torch.eye(3, dtype=torch.float64)
+    for found in second:
+        torch.testing.assert_close(found, expected)

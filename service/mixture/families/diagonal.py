@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import override
 
-from service.mixture.families.family import Family
+from service.mixture.arrays import Numbers, library
+from service.mixture.families.family import Family, positive
 from service.mixture.unconstrained import DiagonalForm, Unconstrained
 
 
@@ -14,6 +15,7 @@ class Diagonal(Family):
 
     storage_type = "diag"
     diagonal = True
+    quick = True
 
     def __init__(self, name: str = "diag") -> None:
         self.name = name
@@ -23,12 +25,12 @@ class Diagonal(Family):
         return n_components * n_features
 
     @override
-    def reduce(self, weights: Tensor, covariances: Tensor) -> Tensor:
+    def reduce(self, weights: Numbers, covariances: Numbers) -> Numbers:
         return covariances
 
     @override
-    def precisions_cholesky(self, weights: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
-        return reduced.rsqrt(), (reduced > 0).flatten(1).all(dim=1)
+    def precisions_cholesky(self, weights: Numbers, reduced: Numbers) -> tuple[Numbers, Numbers]:
+        return 1.0 / library(reduced).sqrt(reduced), positive(reduced)
 
     @override
     def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:

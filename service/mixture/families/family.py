@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from service.mixture.arrays import Numbers, library, tensor_of
 from service.mixture.unconstrained import Unconstrained
+
+# Up to so many features a call of numpy's that solves a little more is cheaper than torch's triangular one.
+FEW_FEATURES = 8
 
 
 class Family(ABC):
@@ -20,6 +25,7 @@ class Family(ABC):
         radial: whether they are even multiples of the identity.
         common_scale: whether the family is only closed under scaling all features alike.
         closed_form: whether ``precisions_cholesky`` is the exact update that em needs.
+        quick: whether ``reduce`` and ``precisions_cholesky`` take numpy's arrays as well as tensors.
     """
 
     name: str
@@ -28,13 +34,14 @@ class Family(ABC):
     radial: bool = False
     common_scale: bool = False
     closed_form: bool = True
+    quick: bool = False
 
     @abstractmethod
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
         """How many free numbers the covariances have."""
 
     @abstractmethod
-    def reduce(self, weights: Tensor, covariances: Tensor) -> Tensor:
+    def reduce(self, weights: Numbers, covariances: Numbers) -> Numbers:
         """What of the covariances of the components' shares the update depends on.
 
         Args:
@@ -43,7 +50,7 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def precisions_cholesky(self, weights: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
+    def precisions_cholesky(self, weights: Numbers, reduced: Numbers) -> tuple[Numbers, Numbers]:
         """The closed-form update: the most likely covariances of this family, given ``reduce``'s answer.
 
         Returns:
@@ -68,11 +75,38 @@ class Family(ABC):
         return n_components * (n_features + 1) - 1 + self.n_covariance_parameters(n_components, n_features)
 
 
-def invert_cholesky(covariances: Tensor) -> tuple[Tensor, Tensor]:
+def invert_cholesky(covariances: Numbers) -> tuple[Numbers, Numbers]:
     """Upper triangular U with covariance^-1 = U U^T, (..., D, D), and where it exists (...)."""
-    if covariances.shape[-1] == 1:
-        return covariances.rsqrt(), (covariances > 0).flatten(-2).squeeze(-1)
+    n_features = covariances.shape[-1]
+    if n_features == 1:
+        return 1.0 / library(covariances).sqrt(covariances), (covariances > 0)[..., 0, 0]
+    if library(covariances) is np:
+        if n_features <= FEW_FEATURES:
+            lower, exists = _cholesky(covariances)
+            return (np.linalg.inv(lower) * np.tri(n_features)).mT, exists
+        upper, exists = invert_cholesky(tensor_of(covariances))
+        return upper.numpy(), exists.numpy()
     lower, failed = torch.linalg.cholesky_ex(covariances)
-    identity = torch.eye(covariances.shape[-1], dtype=covariances.dtype, device=covariances.device)
+    identity = torch.eye(n_features, dtype=covariances.dtype, device=covariances.device)
     inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
     return inverse.mT, failed == 0
+
+
+def _cholesky(covariances: Numbers) -> tuple[Numbers, Numbers]:
+    """Lower triangular factors (..., D, D), in place of missing ones the identity, and which exist (...)."""
+    exists = np.ones(covariances.shape[:-2], dtype=bool)
+    try:
+        return np.linalg.cholesky(covariances), exists
+    except np.linalg.LinAlgError:  # numpy does not say for which of them
+        lower = np.empty_like(covariances)
+        for place in np.ndindex(*exists.shape):
+            try:
+                lower[place] = np.linalg.cholesky(covariances[place])
+            except np.linalg.LinAlgError:
+                exists[place], lower[place] = False, np.eye(covariances.shape[-1])
+        return lower, exists
+
+
+def positive(variances: Numbers) -> Numbers:
+    """Where all of the variances (R, ...) are: (R,)."""
+    return (variances > 0).reshape(variances.shape[0], -1).all(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import override
 
+from service.mixture.arrays import Numbers
 from service.mixture.families.family import Family, invert_cholesky
 from service.mixture.families.univariate import Univariate
 from service.mixture.unconstrained import CorrelatedForm, Unconstrained
@@ -14,6 +15,7 @@ class Full(Family):
     """covariance_k unconstrained."""
 
     storage_type = "full"
+    quick = True
 
     def __init__(self, name: str = "full") -> None:
         self.name = name
@@ -23,13 +25,13 @@ class Full(Family):
         return n_components * n_features * (n_features + 1) // 2
 
     @override
-    def reduce(self, weights: Tensor, covariances: Tensor) -> Tensor:
+    def reduce(self, weights: Numbers, covariances: Numbers) -> Numbers:
         return covariances
 
     @override
-    def precisions_cholesky(self, weights: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
+    def precisions_cholesky(self, weights: Numbers, reduced: Numbers) -> tuple[Numbers, Numbers]:
         cholesky, valid = invert_cholesky(reduced)
-        return cholesky, valid.all(dim=1)
+        return cholesky, valid.all(1)
 
     @override
     def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:

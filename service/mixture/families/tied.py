@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import override
 
+from service.mixture.arrays import Numbers, broadcast
 from service.mixture.families.family import Family, invert_cholesky
 from service.mixture.families.univariate import Univariate
 from service.mixture.unconstrained import CorrelatedForm, Unconstrained
@@ -14,6 +15,7 @@ class Tied(Family):
     """covariance_k = covariance."""
 
     storage_type = "tied"
+    quick = True
 
     def __init__(self, name: str = "tied") -> None:
         self.name = name
@@ -23,14 +25,14 @@ class Tied(Family):
         return n_features * (n_features + 1) // 2
 
     @override
-    def reduce(self, weights: Tensor, covariances: Tensor) -> Tensor:
-        return (weights[..., None, None] * covariances).sum(1, keepdim=True)
+    def reduce(self, weights: Numbers, covariances: Numbers) -> Numbers:
+        return (weights[..., None, None] * covariances).sum(1)[:, None]
 
     @override
-    def precisions_cholesky(self, weights: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
+    def precisions_cholesky(self, weights: Numbers, reduced: Numbers) -> tuple[Numbers, Numbers]:
         cholesky, valid = invert_cholesky(reduced)
         shape = (*weights.shape, *cholesky.shape[-2:])
-        return cholesky.expand(shape), valid.squeeze(1)
+        return broadcast(cholesky, shape), valid[:, 0]
 
     @override
     def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import override
 
-from service.mixture.families.family import Family
+from service.mixture.arrays import Numbers, broadcast, library
+from service.mixture.families.family import Family, positive
 from service.mixture.unconstrained import DiagonalForm, Unconstrained
 
 
@@ -13,6 +14,7 @@ class Univariate(Family):
     """A variance for each component, or one for all; the mixtures of the family it stands for."""
 
     diagonal = True
+    quick = True
 
     def __init__(self, name: str, storage_type: str, *, per_component: bool) -> None:
         self.name = name
@@ -24,14 +26,14 @@ class Univariate(Family):
         return n_components if self._per_component else 1
 
     @override
-    def reduce(self, weights: Tensor, covariances: Tensor) -> Tensor:
+    def reduce(self, weights: Numbers, covariances: Numbers) -> Numbers:
         if self._per_component:
             return covariances
-        return (weights.unsqueeze(-1) * covariances).sum(1, keepdim=True)
+        return (weights[..., None] * covariances).sum(1)[:, None]
 
     @override
-    def precisions_cholesky(self, weights: Tensor, reduced: Tensor) -> tuple[Tensor, Tensor]:
-        return reduced.rsqrt().expand(*weights.shape, 1), (reduced > 0).flatten(1).all(dim=1)
+    def precisions_cholesky(self, weights: Numbers, reduced: Numbers) -> tuple[Numbers, Numbers]:
+        return broadcast(1.0 / library(reduced).sqrt(reduced), (*weights.shape, 1)), positive(reduced)
 
     @override
     def unconstrained(self, n_components: int, n_features: int) -> Unconstrained:

@@ -149,8 +149,8 @@ def _next_point(state: Arrays, concave: Numbers, scale: Numbers) -> tuple[Number
     numbers = library(plain)
     differences = state["residual_differences"] * scale[:, None]
     gram = differences @ differences.mT
-    diagonal = gram.reshape(gram.shape[0], -1)[:, :: MEMORY + 1]
-    diagonal += RIDGE * numbers.amax(diagonal, 1)[:, None] + torch.finfo(torch.float64).tiny
+    ridge = RIDGE * numbers.amax(numbers.diagonal(gram, 0, 1, 2), 1) + torch.finfo(torch.float64).tiny
+    gram = gram + ridge[:, None, None] * numbers.eye(MEMORY, dtype=gram.dtype, device=gram.device)
     mixing = _solved(gram, differences @ residual[..., None])
     back = (mixing * (state["x_differences"] + state["residual_differences"])).sum(1)
     mixed = plain - back
@@ -165,6 +165,12 @@ def _next_point(state: Arrays, concave: Numbers, scale: Numbers) -> tuple[Number
 
 def _solved(matrices: Numbers, right: Numbers) -> Numbers:
     """The solutions (R, MEMORY, 1) of so many systems; zero where there is none."""
+    if library(matrices) is np:
+        try:
+            found = np.linalg.solve(matrices, right)
+            return np.where(np.isfinite(found), found, 0.0)
+        except np.linalg.LinAlgError:
+            pass  # torch says which of them is singular
     solution, failed = torch.linalg.solve_ex(tensor_of(matrices), tensor_of(right))
     sound = torch.isfinite(solution) & (failed == 0).view(-1, 1, 1)
     return like(matrices, torch.where(sound, solution, 0.0))

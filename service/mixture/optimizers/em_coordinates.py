@@ -33,6 +33,8 @@ def _joined(log_weights: Numbers, means: Numbers, reduced: Numbers) -> Numbers:
 
 
 def _reduced(family: Family, weights: Numbers, covariances: Numbers) -> Numbers:
+    if family.quick:
+        return family.reduce(weights, covariances)
     return like(weights, family.reduce(tensor_of(weights), tensor_of(covariances)))
 
 
@@ -46,9 +48,11 @@ def from_coordinates(
     means = point[:, n_components:heads].reshape(-1, n_components, n_features)
     size = (n_features,) if family.diagonal else (n_features, n_features)
     reduced = point[:, heads:].reshape(point.shape[0], -1, *size)
-    weights = tensor_of(numbers.exp(log_weights))
-    cholesky, valid = family.precisions_cholesky(weights, tensor_of(reduced))
-    finite = numbers.isfinite(point).all(1)
+    weights, finite = numbers.exp(log_weights), numbers.isfinite(point).all(1)
+    if family.quick:
+        cholesky, valid = family.precisions_cholesky(weights, reduced)
+    else:
+        cholesky, valid = family.precisions_cholesky(tensor_of(weights), tensor_of(reduced))
     return Components(log_weights, means, like(point, cholesky)), like(point, valid) & finite
 
 
