@@ -23,9 +23,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from benchmarks.http_load import closed_loop, post, post_points
 from benchmarks.mixture_machine import print_line
-from tests.serving import GOLD, serving
+from tests import serving
 
 POINT = [0.25, -0.5]
 GOAL_BARE, GOAL_MLFLOW = 0.7, 5.0
@@ -78,8 +80,11 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _process(command: list[str], port: int, environment: dict[str, str] | None = None) -> Iterator[int]:
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _process(
+    command: list[str], port: int, environment: dict[str, str] | None = None, log: Path = Path(os.devnull)
+) -> Iterator[int]:
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
     try:
         deadline = time.monotonic() + _START_SECONDS
         while socket.socket().connect_ex(("127.0.0.1", port)):
@@ -105,12 +110,16 @@ def bare() -> Iterator[Target]:
 
 @contextmanager
 def ours() -> Iterator[Target]:
-    """Yields the service on SQLite, with a mixture of three components in the plane."""
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), workers=0) as server:
-        with server.client() as http:
-            mixture = http.post("/v1/mixtures", json=GOLD).raise_for_status().json()
-        url = f"{server.url}/v1/mixtures/{mixture['id']}/log-density"
-        yield Target("ours", url, post_points(url, [POINT]), server.process.pid)
+    """Yields the service on SQLite, its log in a file, with a mixture of three components in the plane."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--port", str(port), "--data-dir", folder, "--workers", "0"]
+        log = Path(folder, "log")
+        with _process(serving.command("serve", *options), port, serving.environment(), log) as process_id:
+            mixtures = f"http://127.0.0.1:{port}/v1/mixtures"
+            mixture = httpx.post(mixtures, json=serving.GOLD, trust_env=False).raise_for_status().json()
+            url = f"{mixtures}/{mixture['id']}/log-density"
+            yield Target("ours", url, post_points(url, [POINT]), process_id)
 
 
 @contextmanager

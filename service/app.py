@@ -32,6 +32,7 @@ from service.api.guard import Guard
 from service.api.heads import Heads
 from service.api.prepared import PreparedMixtures
 from service.api.query import refuse_unknown
+from service.api.quick import Quick
 from service.api.scoring import Scoring
 from service.api.services import Services
 from service.api.upkeep import Upkeep
@@ -51,6 +52,8 @@ ask the **mixture** it ends in for log-densities, responsibilities and samples. 
 `application/problem+json`. A number that is not finite is written as `"Infinity"`, `"-Infinity"` or `"NaN"`.
 """
 
+# FastAPI's own looks at every request whether somebody wants it; we tell of requests in the envelope.
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False}
 _CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
     "allow_headers": [
@@ -99,6 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         default_response_class=JsonAnswer,
+        telemetry=_NO_TELEMETRY,
         dependencies=[Depends(refuse_unknown)],
     )
     app.state.services = services
@@ -110,6 +114,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The one added last is the first to see a request.
     routes = [route for router in routers for route in router.routes]
     app.add_middleware(Heads)
+    app.add_middleware(
+        Quick, services=services, routes=questions.router.routes, questions=questions.QUESTIONS
+    )
     app.add_middleware(Guard, settings=settings, database=database, routes=routes)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(), **_CORS)

@@ -1,13 +1,20 @@
 """Logs: a line of JSON for each event, or lines for people where a terminal reads them."""
 
+import asyncio
 import logging
 import re
 import sys
-from typing import Any
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, TextIO
 
 import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, WrappedLogger
+from typing_extensions import override
 
 from service.settings import Settings
 
@@ -15,19 +22,92 @@ from service.settings import Settings
 _SECRET = re.compile(r"mixs_[0-9A-Za-z]{8,}")
 _QUIET = ("alembic", "uvicorn.access")
 _REDACTED = "mixs_..."
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being served: on every line that is logged meanwhile.
+
+A variable of its own, since structlog's take longer to set than a small question to be answered.
+"""
+
+
+# What all records of requests have in common.
+_ALIKE = vars(logging.LogRecord("", logging.INFO, __name__, 0, "request", None, None))
+
+
+class RequestRecord(logging.LogRecord):
+    """What the log says of a request: there is one for every request, so it is made and written cheaply.
+
+    Nobody looks up the line of code, the thread and the task that it comes from; they are always the same. It
+    goes wherever records go; where that is as JSON, `line` has it.
+
+    Args:
+        logger: Whose record it is.
+        fields: What is told of the request.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, logger: logging.Logger, fields: Mapping[str, Any]) -> None:
+        # A LogRecord's own beginning is left out: it takes longer than all the rest.
+        self.__dict__.update(_ALIKE)
+        self.__dict__.update(fields, name=logger.name, created=time.time())
+        self._fields = fields
+
+    def line(self) -> str:
+        """Returns the record as JSON."""
+        second = int(self.created)
+        microseconds = int((self.created - second) * 1e6)
+        said = {"event": "request", "level": "info", "logger": self.name, **self._fields}
+        said["timestamp"] = f"{_second(second)}.{microseconds:06d}Z"
+        line = _as_json(said)
+        return redacted(line)
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+class _JsonHandler(logging.StreamHandler[TextIO]):
+    """Writes lines of JSON; what one turn of the event loop tells of its requests, all at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._requests: list[RequestRecord] = []
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        if not isinstance(record, RequestRecord):
+            super().emit(record)
+            return
+        if not self._requests:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._requests.append(record)
+
+    @override
+    def flush(self) -> None:
+        with self.lock or nullcontext():
+            requests, self._requests = self._requests, []
+            if requests:
+                try:
+                    self.stream.write("".join(f"{record.line()}\n" for record in requests))
+                except Exception:  # noqa: BLE001  as every handler does
+                    self.handleError(requests[0])
+        super().flush()
 
 
 def start_logging(settings: Settings) -> None:
     """Has what any module logs written to standard error, with the ids that are bound where it happens."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
     render: list[Any] = [structlog.dev.ConsoleRenderer(sort_keys=False)]
     if as_json:
+        handler = _JsonHandler(sys.stderr)
         render = [structlog.processors.format_exc_info, _redact, structlog.processors.JSONRenderer(_as_json)]
-    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
                 structlog.contextvars.merge_contextvars,
+                _with_request_id,
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
                 structlog.stdlib.ExtraAdder(),
@@ -51,6 +131,14 @@ def _without_colour(logger: WrappedLogger, method: str, event: EventDict) -> Eve
     """Leaves out the second copy of its text, for terminals, that uvicorn sends along."""
     del logger, method
     event.pop("color_message", None)
+    return event
+
+
+def _with_request_id(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    del logger, method
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        event["request_id"] = request_id
     return event
 
 

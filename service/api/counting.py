@@ -5,25 +5,17 @@ heartbeats through the database, labelled by worker, so that it is the same whic
 """
 
 from collections.abc import Iterator
-from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from service.api.request_figures import RequestFigures
 from service.errors import ServiceError
 from service.storage import watching
 from service.storage.database import Database
 from service.storage.owners import everyone
-
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
-_BYTES = tuple(float(4**power) for power in range(3, 16))
 
 
 class Metrics:
@@ -31,54 +23,17 @@ class Metrics:
 
     def __init__(self, database: Database, lease_seconds: float) -> None:
         self.registry = CollectorRegistry()
-        route = ("method", "route")
-        self.requests = Counter(
-            "mixserve_http_requests", "Requests answered", (*route, "status"), registry=self.registry
-        )
-        self.seconds = Histogram(
-            "mixserve_http_request_duration_seconds",
-            "From a request's first byte to its answer's last",
-            route,
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.request_bytes = Histogram(
-            "mixserve_http_request_size_bytes",
-            "Bodies as sent",
-            route,
-            buckets=_BYTES,
-            registry=self.registry,
-        )
-        self.response_bytes = Histogram(
-            "mixserve_http_response_size_bytes", "Bodies", route, buckets=_BYTES, registry=self.registry
-        )
-        self.in_progress = Gauge(
+        self.n_in_progress = 0
+        in_progress = Gauge(
             "mixserve_http_requests_in_progress", "Requests being answered", registry=self.registry
         )
+        in_progress.set_function(lambda: self.n_in_progress)
         self.scored_points = Counter("mixserve_scored_points", "Points asked about", registry=self.registry)
         self.problems = Counter(
             "mixserve_http_problems", "Refusals and failures by their code", ("code",), registry=self.registry
         )
+        self.answered = RequestFigures(self.registry).answered
         self.registry.register(_DatabaseCollector(database, lease_seconds))
-        self._answered: dict[tuple[str, str, int], tuple[Any, ...]] = {}
-
-    def answered(
-        self, method: str, route: str, status: int, seconds: float, n_bytes_in: int, n_bytes_out: int
-    ) -> None:
-        """Counts an answer."""
-        key = (method, route, status)
-        series = self._answered.get(key)
-        if series is None:  # finding a series by its labels takes longer than counting
-            series = self._answered[key] = (
-                self.requests.labels(method, route, str(status)),
-                self.seconds.labels(method, route),
-                self.request_bytes.labels(method, route),
-                self.response_bytes.labels(method, route),
-            )
-        series[0].inc()
-        series[1].observe(seconds)
-        series[2].observe(n_bytes_in)
-        series[3].observe(n_bytes_out)
 
 
 class _DatabaseCollector(Collector):

@@ -2,16 +2,16 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bound_contextvars
 
 from service.api.counting import Metrics
 from service.api.problems import unforeseen
 from service.api.request_ids import request_id_from
-from service.logs import redacted
+from service.logs import REQUEST_ID, RequestRecord
 from service.tracing import Tracing
 
 logger = logging.getLogger("service.access")
@@ -43,9 +43,8 @@ class Envelope:
         self._app = app
         self._metrics = metrics
         self._tracing = tracing
-        self._headers = tuple(
-            pair for pair in _HEADERS if not (any_origin and pair[0] == b"cross-origin-resource-policy")
-        )
+        kept = [pair for pair in _HEADERS if not (any_origin and pair[0] == b"cross-origin-resource-policy")]
+        self._headers, self._api_headers = _Headers(kept), _Headers([*kept, _NOT_KEPT])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -54,55 +53,78 @@ class Envelope:
             return
         request_id = request_id_from(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, receive, self._with_headers(scope, request_id))
+        headers = self._api_headers if scope["path"].startswith(_API) else self._headers
+        answer = _Answer(send, receive, headers, request_id)
         begun = time.perf_counter()
-        self._metrics.in_progress.inc()
-        with bound_contextvars(request_id=request_id), self._tracing.request(scope) as span:
-            try:
-                await self._app(scope, answer.receive, answer.send)
-            except Exception as error:
-                logger.exception("a request has failed", extra={"path": scope["path"]})
-                if answer.status:
-                    raise  # the answer has begun: the server cuts the connection, so that it is seen to fail
-                await unforeseen(Request(scope), error)(scope, receive, answer.send)
-            finally:
-                self._metrics.in_progress.dec()
-                self._record(scope, answer, time.perf_counter() - begun)
-                span.answered(scope, answer.status)
-
-    def _with_headers(self, scope: Scope, request_id: str) -> list[tuple[bytes, bytes]]:
-        own = [(b"x-request-id", request_id.encode()), *self._headers]
-        return [*own, _NOT_KEPT] if scope["path"].startswith(_API) else own
+        self._metrics.n_in_progress += 1
+        token = REQUEST_ID.set(request_id)
+        try:
+            with self._tracing.request(scope) as span:
+                try:
+                    await self._app(scope, answer.receive, answer.send)
+                except Exception as error:
+                    logger.exception("a request has failed", extra={"path": scope["path"]})
+                    if answer.status:
+                        raise  # the answer has begun: the server cuts the connection, and it is seen to fail
+                    await unforeseen(Request(scope), error)(scope, receive, answer.send)
+                finally:
+                    self._metrics.n_in_progress -= 1
+                    self._record(scope, answer, time.perf_counter() - begun)
+                    span.answered(scope, answer.status)
+        finally:
+            REQUEST_ID.reset(token)
 
     def _record(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
-        method, route, status = scope["method"], _route(scope), answer.status
+        method, route, status, state = scope["method"], _route(scope), answer.status, scope["state"]
         self._metrics.answered(method, route, status, seconds, answer.n_bytes_in, answer.n_bytes_out)
+        code, holder = state.get("problem_code"), state.get("key_holder")
+        if code is not None:
+            self._metrics.problems.labels(code).inc()
+        if not logger.isEnabledFor(logging.INFO):
+            return
         fields: dict[str, Any] = {
+            "request_id": state["request_id"],
             "method": method,
-            "path": redacted(scope["path"]),
+            "path": scope["path"],
             "route": route,
             "status": status,
             "duration_seconds": round(seconds, 6),
         }
-        code = scope["state"].get("problem_code")
         if code is not None:
             fields["code"] = code
-            self._metrics.problems.labels(code).inc()
-        holder = scope["state"].get("key_holder")
         if holder is not None:
             fields |= {"owner": holder.owner, "key_id": holder.key_id, "key_name": holder.name}
         # Whoever keeps an audit log picks these: keys used or refused, and things deleted.
         fields["audit"] = holder is not None or method == "DELETE" or status in _AUDITED_STATUSES
-        logger.info("request", extra=fields)
+        logger.handle(RequestRecord(logger, fields))
+
+
+class _Headers:
+    """Headers that every answer gets unless it has its own."""
+
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers = headers
+        self._names = frozenset({b"x-request-id", *(name for name, _ in headers)})
+
+    def beside(self, own: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+        """Returns an answer's own headers, and these."""
+        names = {name for name, _ in own}
+        added = [(b"x-request-id", request_id.encode()), *self._headers]
+        if self._names.isdisjoint(names):
+            return [*own, *added]
+        return [*own, *(pair for pair in added if pair[0] not in names)]
 
 
 class _Answer:
     """Sees what comes in and goes out, and adds headers that the answer does not have."""
 
-    def __init__(self, send: Send, receive: Receive, headers: list[tuple[bytes, bytes]]) -> None:
+    __slots__ = ("_headers", "_receive", "_request_id", "_send", "n_bytes_in", "n_bytes_out", "status")
+
+    def __init__(self, send: Send, receive: Receive, headers: _Headers, request_id: str) -> None:
         self._send = send
         self._receive = receive
         self._headers = headers
+        self._request_id = request_id
         self.status = 0
         self.n_bytes_in = 0
         self.n_bytes_out = 0
@@ -117,11 +139,7 @@ class _Answer:
         """Sends."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            own = {name for name, _ in message["headers"]}
-            message["headers"] = [
-                *message["headers"],
-                *(pair for pair in self._headers if pair[0] not in own),
-            ]
+            message["headers"] = self._headers.beside(message["headers"], self._request_id)
         else:
             self.n_bytes_out += len(message.get("body", b""))
         await self._send(message)

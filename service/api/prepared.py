@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 
 from starlette.concurrency import run_in_threadpool
 
@@ -48,6 +49,11 @@ class Prepared:
         """About what it takes: means, covariances and their factors."""
         n_components, n_features = self.mixture.means.shape
         return 8 * n_components * (n_features + 1) * (3 * n_features + 2)
+
+    @cached_property
+    def n_products(self) -> int:
+        """How many products an answer about one point takes, K * D * D."""
+        return self.mixture.n_components * self.mixture.n_features**2
 
 
 @dataclass

@@ -18,7 +18,6 @@ from service.api.outflow import OutflowAnswer
 from service.api.per_point import Field, flat, indexed, written
 from service.api.points import POINT_TYPES, ColumnsQuery, binary_content, require_servable, wanted
 from service.api.points import documented as documented_points
-from service.api.quick import quick_route
 from service.api.scoring import Question
 from service.api.services import Services, Use
 from service.codecs.registry import ARROW, JSON, NPY, WRITABLE
@@ -44,9 +43,10 @@ def _responsibilities(mixture: GaussianMixture, points: Tensor) -> dict[str, Ten
     return {"responsibilities": posterior, "labels": posterior.argmax(dim=1)}
 
 
-_QUICK = {"get_log_density": _log_density, "get_responsibilities": _responsibilities}
+QUESTIONS = {"get_log_density": _log_density, "get_responsibilities": _responsibilities}
+"""What is asked about points, by the operation's id."""
 
-router = APIRouter(prefix="/v1/mixtures/{mixture_id}", tags=["questions"], route_class=quick_route(_QUICK))
+router = APIRouter(prefix="/v1/mixtures/{mixture_id}", tags=["questions"])
 
 
 def _binary(description: str) -> dict[int | str, dict[str, Any]]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from service.mixture import density, sampling, specification
+from service.mixture.one_point import OnePoint
 from service.mixture.storage_types import STORAGE_TYPES
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +101,9 @@ class GaussianMixture:
         """(K,), minus infinity for a weight of zero."""
         return self.weights.log()
 
-    @cached_property
-    def _log_peaks(self) -> Tensor:
-        return self.log_weights + density.normalizers(self.precisions_cholesky)
-
     def ready(self) -> GaussianMixture:
         """Itself, with what questions need computed beforehand."""
-        _ = self.covariances_cholesky, self._arrays
+        _ = self.covariances_cholesky, self._one_point
         return self
 
     def precisions(self) -> Tensor:
@@ -136,30 +128,22 @@ class GaussianMixture:
     def log_density(self, points: Tensor) -> Tensor:
         """Log sum_k weight_k N(x; mean_k, covariance_k) of (N, D) float64 points: (N,), nats."""
         if points.shape[0] == 1:
-            return self._log_density_of_one(points)
+            answer = self._one_point.log_density(points.numpy())
+            if answer is not None:
+                return torch.from_numpy(answer)
         return density.log_density(points, self.log_weights, self.means, self.precisions_cholesky)
 
-    def _log_density_of_one(self, points: Tensor) -> Tensor:
-        """What `log_density` returns for (1, D); one point is the latency of a request.
-
-        No chunks, no (N, K) between, and by NumPy, whose calls take half as long as torch's.
-        """
-        means, precisions_cholesky, log_peaks = self._arrays
-        with np.errstate(over="ignore", invalid="ignore"):
-            centred = points.numpy() - means
-            whitened = np.matmul(centred[:, None, :], precisions_cholesky)[:, 0]
-            joint = log_peaks - 0.5 * np.einsum("kd,kd->k", whitened, whitened)
-            largest = float(joint.max())
-            if not math.isfinite(largest):  # far out, where squares or even products overflow
-                return density.log_density(points, self.log_weights, self.means, self.precisions_cholesky)
-            return torch.from_numpy(np.log(np.exp(joint - largest).sum(keepdims=True)) + largest)
-
     @cached_property
-    def _arrays(self) -> tuple[Floats, Floats, Floats]:
-        return self.means.numpy(), self.precisions_cholesky.numpy(), self._log_peaks.numpy()
+    def _one_point(self) -> OnePoint:
+        log_peaks = self.log_weights + density.normalizers(self.precisions_cholesky)
+        return OnePoint(self.means.numpy(), self.precisions_cholesky.numpy(), log_peaks.numpy())
 
     def responsibilities(self, points: Tensor) -> Tensor:
         """Posterior over the components for (N, D) float64 points: (N, K)."""
+        if points.shape[0] == 1:
+            answer = self._one_point.responsibilities(points.numpy())
+            if answer is not None:
+                return torch.from_numpy(answer)
         return density.responsibilities(points, self.log_weights, self.means, self.precisions_cholesky)
 
     def sample(self, n_samples: int, seed: int) -> tuple[Tensor, Tensor]:

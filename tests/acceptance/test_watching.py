@@ -165,7 +165,18 @@ def test_points_that_are_asked_about_are_counted(watched: Watched) -> None:
     with watched.servers[1].client() as http:
         for query in ("", "?per_component=true"):
             assert http.post(path + query, json={"points": [[0.0, 0.0]] * 3}).is_success
-    assert of(figures(watched.servers[1]), "mixserve_scored_points_total") == [before + 6]
+        refused = http.post(path, json={"points": [[0.0]]})
+    after = figures(watched.servers[1])
+    assert of(after, "mixserve_scored_points_total") == [before + 6]
+    # And so are their requests, those that are answered before they are routed too.
+    labels = {"method": "POST", "route": "/v1/mixtures/{mixture_id}/log-density"}
+    assert refused.status_code == 422
+    assert of(after, "mixserve_http_requests_total", **labels, status="200") == [2]
+    assert of(after, "mixserve_http_requests_total", **labels, status="422") == [1]
+    assert of(after, "mixserve_http_request_duration_seconds_count", **labels) == [3]
+    assert of(after, "mixserve_http_request_duration_seconds_bucket", **labels, le="+Inf") == [3]
+    assert of(after, "mixserve_http_request_size_bytes_bucket", **labels, le="64.0") == [3]
+    assert of(after, "mixserve_http_requests_in_progress") == [1]  # the one that asks
 
 
 def test_the_queue_is_told_as_it_stands(tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ def test_one_point_gives_the_same_as_many():
     together = mixture.log_density(points)
     alone = torch.cat([mixture.log_density(point[None]) for point in points])
     torch.testing.assert_close(alone, together, rtol=1e-13, atol=1e-13)
+    together = mixture.responsibilities(points)
+    alone = torch.cat([mixture.responsibilities(point[None]) for point in points])
+    torch.testing.assert_close(alone, together, rtol=1e-13, atol=1e-13)
 
 
 def test_chunks_change_nothing(monkeypatch):

@@ -1,0 +1,71 @@
+"""Lines of the log: those of requests, which are made in a way of their own, beside all others."""
+
+import asyncio
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.logs import REQUEST_ID, RequestRecord, start_logging
+from service.settings import Settings
+
+KEY = "mixs_0123456789abcdef"
+FIELDS = {"request_id": "mine", "path": f"/v1/{KEY}", "status": 200}
+logger = logging.getLogger("service.access")
+
+
+@pytest.fixture
+def said(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[io.StringIO]:
+    stream, root = io.StringIO(), logging.getLogger()
+    before = root.handlers[:], root.level
+    root.handlers = []
+    monkeypatch.setattr(sys, "stderr", stream)
+    start_logging(Settings(data_dir=tmp_path, log_format=request.param))
+    yield stream
+    root.handlers, root.level = before
+
+
+async def two_requests() -> None:
+    for status in (200, 404):
+        logger.handle(RequestRecord(logger, FIELDS | {"status": status}))
+
+
+@pytest.mark.parametrize("said", ["json"], indirect=True)
+def test_requests_are_lines_of_json_like_all_others(said: io.StringIO) -> None:
+    asyncio.run(two_requests())
+    token = REQUEST_ID.set("mine")
+    logger.info("request", extra=FIELDS)
+    REQUEST_ID.reset(token)
+    first, second, other = map(json.loads, said.getvalue().splitlines())
+    assert KEY not in said.getvalue()
+    assert first["path"] == "/v1/mixs_..."
+    assert first["timestamp"][:11] == other["timestamp"][:11]
+    assert len(first["timestamp"]) == len(other["timestamp"])
+    assert {**first, "timestamp": ""} == {**other, "timestamp": ""}
+    assert second["status"] == 404
+
+
+@pytest.mark.parametrize("said", ["json"], indirect=True)
+def test_what_is_logged_next_waits_for_no_turn_of_the_loop(said: io.StringIO) -> None:
+    async def both() -> list[str]:
+        await two_requests()
+        logging.getLogger("other").warning("now")
+        return said.getvalue().splitlines()
+
+    assert len(asyncio.run(both())) == 3
+
+
+@pytest.mark.parametrize("said", ["console"], indirect=True)
+def test_people_read_of_requests_too(said: io.StringIO) -> None:
+    asyncio.run(two_requests())
+    first, second = said.getvalue().splitlines()
+    assert KEY not in first
+    for text in ("request", "request_id", "mine", "/v1/mixs_...", "service.access", "200"):
+        assert text in first
+    assert "404" in second
