@@ -18,6 +18,7 @@ from tests.serving import Server, serving
 N_WAITING = 500
 N_STREAMING = 500
 N_PROBES = 60
+POOL_SIZE = 40  # anyio's own
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,6 @@ async def _crowd(server: Server, path: str) -> list[asyncio.Task[bytes]]:
 def test_a_thousand_waiting_clients_starve_nobody(server: Server) -> None:
     async def scenario() -> tuple[float, float, int, int, list[bytes]]:
         async with httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False) as http:
-            await asyncio.gather(*(http.get("/v1/mixtures") for _ in range(60)))  # its threads are there
             alone, threads = await _probe(http), _n_threads(server)
             answers = await _crowd(server, path)
             among, threads_among = await _probe(http), _n_threads(server)
@@ -101,7 +101,8 @@ def test_a_thousand_waiting_clients_starve_nobody(server: Server) -> None:
         path = begun(http)
     alone, among, threads, threads_among, ended = asyncio.run(scenario())
     assert all(b'"status":"cancelled"' in answer for answer in ended)
-    assert threads_among <= threads
+    # The pool of threads for short requests may fill, but it does not grow with those who wait.
+    assert threads_among - threads <= POOL_SIZE
     # The fit's progress is told to five hundred streams all the while, by the same process.
     assert among < 5 * alone, (alone, among)
     assert "Traceback" not in server.log

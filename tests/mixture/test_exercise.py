@@ -171,9 +171,8 @@ def test_every_minibatch_pass_visits_every_point_once_in_fresh_order():
     data = standardize(points, None, common_scale=False, dtype=torch.float64, device="cpu")
     optimizer = make_optimizer({"name": "sgd", "batch_size": 6}, FAMILIES["full"], 20)
     state = {
-        "generator": torch.stack([restart_generator(0, r).get_state() for r in range(2)]),
-        "order": torch.empty(2, 0, dtype=torch.int64),
-        "position": torch.zeros(2, dtype=torch.int64),
+        "next_generator": torch.stack([restart_generator(0, r).get_state() for r in range(2)]),
+        "position": torch.full((2,), data.n_samples),  # at the end of a pass
     }
     orders = []
     for _ in range(3):
