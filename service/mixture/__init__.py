@@ -1,6 +1,7 @@
 """The numerical core: mixtures, their densities, and fits by gradient descent. Torch and numpy, no I/O."""
 
 from service.mixture.blocked_points import BlockedPoints, Points
+from service.mixture.blocks import FetchedBlocks, MappedBlocks
 from service.mixture.fit import fit
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.invalid import InvalidFit, InvalidMixture
@@ -19,11 +20,13 @@ __all__ = [
     "INITIALIZATIONS",
     "OPTIMIZERS",
     "BlockedPoints",
+    "FetchedBlocks",
     "FitOptions",
     "FitReport",
     "GaussianMixture",
     "InvalidFit",
     "InvalidMixture",
+    "MappedBlocks",
     "Outcome",
     "Points",
     "Progress",

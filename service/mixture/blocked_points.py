@@ -10,31 +10,22 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from service.mixture.blocks import Blocks
+
 
 @dataclass(frozen=True, eq=False)
 class BlockedPoints:
-    """Points (D, N) float64 in blocks; in each, every feature's numbers lie side by side.
-
-    Number d of point n, in block b with starts[b] <= n < starts[b + 1], is
-    ``numbers[offsets[b] + d * strides[b] + n - starts[b]]``.
+    """Points (D, N) that stay in their blocks.
 
     Attributes:
-        n_features: D.
-        numbers: (M,) float64 on the CPU, all that lies there, also what is between the blocks.
-        starts: (B + 1,) int64, the number of each block's first point, then N of all blocks.
-        offsets: (B,) int64.
-        strides: (B,) int64.
+        blocks: where they lie.
         kept: (N',) int64, the points that count, in their order; None when all of them do.
-        shift: (D,) float64, taken off every point on its way out, or None.
-        scale: (D,) float64, what is left is then divided by, or None.
+        shift: (D, 1) float64, taken off every point on its way out, or None.
+        scale: (D, 1) float64, what is left is then divided by, or None.
         dtype: in which points come out.
     """
 
-    n_features: int
-    numbers: Tensor
-    starts: Tensor
-    offsets: Tensor
-    strides: Tensor
+    blocks: Blocks
     kept: Tensor | None = None
     shift: Tensor | None = None
     scale: Tensor | None = None
@@ -44,12 +35,13 @@ class BlockedPoints:
     @property
     def shape(self) -> tuple[int, int]:
         """(D, N)."""
-        return self.n_features, int(self.starts[-1]) if self.kept is None else self.kept.shape[0]
+        n_samples = int(self.blocks.starts[-1]) if self.kept is None else self.kept.shape[0]
+        return self.blocks.n_features, n_samples
 
     @property
     def device(self) -> torch.device:
         """The CPU."""
-        return self.numbers.device
+        return torch.device("cpu")
 
     @property
     def ndim(self) -> int:
@@ -93,16 +85,13 @@ class BlockedPoints:
 
     def _run(self, start: int, stop: int) -> Tensor:
         out = self._buffer(stop - start, torch.float64)
-        block = int(torch.searchsorted(self.starts, start, right=True)) - 1
+        starts = self.blocks.starts
+        block = int(torch.searchsorted(starts, start, right=True)) - 1
         at = start
         while at < stop:
-            first, last = int(self.starts[block]), int(self.starts[block + 1])
+            first, last = int(starts[block]), int(starts[block + 1])
             size = min(stop, last) - at
-            part = self.numbers.as_strided(
-                (self.n_features, size),
-                (int(self.strides[block]), 1),
-                int(self.offsets[block]) + at - first,
-            )
+            part = self.blocks.part(block, at - first, size)
             target = out[:, at - start : at - start + size]
             if self.shift is None:
                 target.copy_(part)
@@ -115,18 +104,15 @@ class BlockedPoints:
         return out if self.dtype == torch.float64 else self._buffer(stop - start, self.dtype).copy_(out)
 
     def _buffer(self, size: int, dtype: torch.dtype) -> Tensor:
-        n_numbers = self.n_features * size
+        n_numbers = self.blocks.n_features * size
         buffers: dict[Any, Tensor] = self._buffers.__dict__
         buffer = buffers.get(dtype)
         if buffer is None or buffer.numel() < n_numbers:
             buffer = buffers[dtype] = torch.empty(n_numbers, dtype=dtype)
-        return buffer[:n_numbers].view(self.n_features, size)
+        return buffer[:n_numbers].view(self.blocks.n_features, size)
 
     def _gathered(self, index: Tensor) -> Tensor:
-        block = torch.searchsorted(self.starts, index, right=True) - 1
-        place = self.offsets[block] + index - self.starts[block]
-        every = torch.arange(self.n_features).unsqueeze(1)
-        out = self.numbers[place + every * self.strides[block]]
+        out = self.blocks.gathered(index)
         if self.shift is not None and self.scale is not None:
             out = out.sub_(self.shift).div_(self.scale)
         return out.to(self.dtype)

@@ -17,6 +17,7 @@ from service.mixture import (
     FitReport,
     GaussianMixture,
     InvalidFit,
+    MappedBlocks,
     Points,
     Progress,
     estimate_fit_bytes,
@@ -84,11 +85,13 @@ def points_of(file: ColumnFile) -> Points:
         return torch.from_numpy(file.columns())
     layout = file.layout()
     return BlockedPoints(
-        file.n_columns,
-        torch.from_numpy(layout.numbers),
-        torch.from_numpy(layout.starts),
-        torch.from_numpy(layout.offsets),
-        torch.from_numpy(layout.strides),
+        MappedBlocks(
+            file.n_columns,
+            torch.from_numpy(layout.numbers),
+            torch.from_numpy(layout.starts),
+            torch.from_numpy(layout.offsets),
+            torch.from_numpy(layout.strides),
+        )
     )
 
 

@@ -1,11 +1,15 @@
 """Points that stay where they lie: a fit looks at them part by part and comes to the same numbers."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from service.mixture import FitOptions, fit
 from service.mixture.blocked_points import BlockedPoints, extremes, in_memory, only
+from service.mixture.blocks import FetchedBlocks, MappedBlocks
 
 SIZES = (700, 700, 700, 311)
 
@@ -21,9 +25,34 @@ def blocked(points: torch.Tensor, sizes: tuple[int, ...] = SIZES, gap: int = 5) 
         start += size
     assert start == points.shape[1]
     starts = torch.tensor([0, *np.cumsum(sizes)])
+    numbers = torch.cat(pieces).double()
     return BlockedPoints(
-        points.shape[0], torch.cat(pieces).double(), starts, torch.tensor(offsets), torch.tensor(strides)
+        MappedBlocks(points.shape[0], numbers, starts, torch.tensor(offsets), torch.tensor(strides))
     )
+
+
+class Source:
+    """Points that are asked for block by block, and how often each was."""
+
+    def __init__(self, points: torch.Tensor, sizes: tuple[int, ...] = SIZES) -> None:
+        self.parts = [part.clone() for part in points.split(list(sizes), dim=1)]
+        self.starts = torch.tensor([0, *np.cumsum(sizes)])
+        self.fetched: list[int] = []
+
+    def __call__(self, number: int) -> torch.Tensor:
+        self.fetched.append(number)
+        return self.parts[number].clone()
+
+    def blocks(self, kept_bytes: int) -> FetchedBlocks:
+        return FetchedBlocks(self.parts[0].shape[0], self.starts, self, kept_bytes)
+
+
+def fetched(points: torch.Tensor) -> BlockedPoints:
+    """The points in blocks that are fetched, of which one is kept."""
+    return BlockedPoints(Source(points).blocks(kept_bytes=points[:, : SIZES[0]].numel() * 8))
+
+
+KINDS = {"mapped": blocked, "fetched": fetched}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +64,9 @@ def points() -> torch.Tensor:
     return centres[:, labels] + noise * torch.tensor([[0.7], [6.0]])
 
 
-def test_parts_are_the_points(points: torch.Tensor) -> None:
-    lying = blocked(points)
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_are_the_points(points: torch.Tensor, kind: str) -> None:
+    lying = KINDS[kind](points)
     assert lying.shape == points.shape
     for start, stop in ((0, 1), (0, 700), (699, 701), (650, 2200), (2100, 9999), (5, 5), (0, None)):
         assert torch.equal(lying[:, start:stop], points[:, start:stop])
@@ -53,11 +83,12 @@ def test_parts_are_the_points(points: torch.Tensor) -> None:
     assert torch.equal(in_memory(only(some, torch.tensor([1, 3]))), points[:, kept[[1, 3]]])
 
 
-def test_points_are_standardised_on_their_way_out(points: torch.Tensor) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_points_are_standardised_on_their_way_out(points: torch.Tensor, kind: str) -> None:
     shift, scale = points.mean(1), points.std(1)
     wanted = (points - shift[:, None]) / scale[:, None]
     for dtype in (torch.float64, torch.float32):
-        standard = blocked(points).standardized(shift, scale, dtype)
+        standard = KINDS[kind](points).standardized(shift, scale, dtype)
         assert torch.equal(in_memory(standard), wanted.to(dtype))
         assert torch.equal(standard[:, torch.tensor([7, 2000])], wanted[:, [7, 2000]].to(dtype))
 
@@ -79,15 +110,50 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_a_fit_comes_to_the_same_numbers(points: torch.Tensor, name: str, weighted: bool) -> None:
+@pytest.mark.parametrize(("kind", "weighted"), [("mapped", False), ("mapped", True), ("fetched", True)])
+def test_a_fit_comes_to_the_same_numbers(points: torch.Tensor, name: str, kind: str, weighted: bool) -> None:
     options = FitOptions(**({"n_components": (3,), "n_init": 2, "seed": 4} | OPTIONS[name]))
     weights = torch.arange(points.shape[1], dtype=torch.float64) % 3 if weighted else None
     expected = fit(points, options, sample_weights=weights)
-    found = fit(blocked(points), options, sample_weights=weights)
+    found = fit(KINDS[kind](points), options, sample_weights=weights)
     assert found.mixture is not None
     assert expected.mixture is not None
     for field in ("weights", "means", "covariances"):
         assert torch.equal(getattr(found.mixture, field), getattr(expected.mixture, field))
     same = {"elapsed_seconds": 0.0}
     assert found.result | same == expected.result | same
+
+
+def test_the_first_blocks_are_kept_and_the_others_fetched_once_a_pass(points: torch.Tensor) -> None:
+    source = Source(points)
+    lying = BlockedPoints(source.blocks(kept_bytes=2 * source.parts[0].numel() * 8))
+    for _ in range(3):
+        assert torch.equal(in_memory(lying), points)
+    assert source.fetched == [0, 1, 2, 3, 2, 3, 2, 3]
+    source.fetched.clear()
+    everywhere = torch.arange(sum(SIZES) - 1, -1, -100)
+    assert torch.equal(lying[:, everywhere], points[:, everywhere])
+    assert source.fetched == [2, 3]
+
+
+def test_threads_at_one_block_wait_for_one_fetch(points: torch.Tensor) -> None:
+    source = Source(points)
+    all_there, another = threading.Barrier(4, timeout=30), threading.Event()
+
+    def fetch(number: int) -> torch.Tensor:
+        if source.fetched:
+            another.set()
+        block = source(number)
+        another.wait(0.2)  # would another come, it came now
+        return block
+
+    lying = BlockedPoints(FetchedBlocks(2, source.starts, fetch, kept_bytes=0))
+
+    def look() -> torch.Tensor:
+        all_there.wait()
+        return lying[:, 10:20].clone()
+
+    with ThreadPoolExecutor(4) as threads:
+        looking = [threads.submit(look) for _ in range(4)]
+        assert all(torch.equal(one.result(), points[:, 10:20]) for one in looking)
+    assert source.fetched == [0]
