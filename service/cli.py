@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.commands import doctor, fit, kept, keys, questions
+from service.commands import doctor, fit, kept, keys, limits, questions
 from service.commands.command_line import DataDir, fail, said_plainly, settings_from
 from service.logs import start_logging
 from service.settings import Settings
@@ -29,6 +29,7 @@ app.add_typer(kept.datasets, name="datasets")
 app.add_typer(kept.mixtures, name="mixtures")
 app.command()(doctor.doctor)
 app.add_typer(keys.app, name="keys")
+app.add_typer(limits.app, name="limits")
 
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...")]
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
         None, ge=1, description="requests that an owner may make at once; none: what it may make in 10 s"
     )
     owner_max_queued_fits: int | None = Field(None, ge=1, description="more of one owner's get 429")
+    owner_max_running_fits: int | None = Field(
+        None, ge=1, description="of one owner at a time, on all workers; more stay queued"
+    )
     owner_max_stored_bytes: int | None = Field(None, ge=1, description="points of one owner, as float64")
     owner_max_device_seconds: float | None = Field(
         None, gt=0, description="that one owner's fits hold devices, each day (UTC); then new fits get 429"

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import render
-from service.api.request_limit import RequestLimit
+from service.api.request_limit import Rate, RequestLimit
 from service.errors import ServiceError
 from service.settings import Settings
 from service.storage import keys
@@ -43,8 +43,7 @@ class Guard:
         self._app = app
         self._asks = settings.auth == "keys"
         self._database = database
-        rate = settings.owner_requests_per_second
-        self._limit = None if rate is None else RequestLimit(database, rate, settings.owner_request_burst)
+        self._limit = RequestLimit(database, settings.owner_requests_per_second, settings.owner_request_burst)
         self._questions = [
             route.path_regex for route in routes if isinstance(route, APIRoute) and QUESTIONS in route.tags
         ]
@@ -55,21 +54,22 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            owner = await self._owner(scope)
-            if self._limit is not None and owner != _NOBODY:
-                send = _with_headers(send, await self._limit.take(owner))
+            owner, rate = await self._caller(scope)
+            if rate is not None:
+                send = _with_headers(send, await self._limit.take(owner, rate))
         except ServiceError as error:
             await render(Request(scope), error)(scope, receive, send)
             return
         with acting_for(owner):
             await self._app(scope, receive, send)
 
-    async def _owner(self, scope: Scope) -> str:
+    async def _caller(self, scope: Scope) -> tuple[str, Rate | None]:
+        """Returns whom a request is of, and how many that one may make."""
         path = scope["path"]
         if path in OPEN_PATHS or path.startswith(_OPEN_FOLDER):
-            return _NOBODY
+            return _NOBODY, None
         if not self._asks:
-            return LOCAL
+            return LOCAL, self._limit.rate()
         holder = await self._holder(scope)
         scope.setdefault("state", {})["key_holder"] = holder
         wanted = self._wanted(scope)
@@ -81,7 +81,7 @@ class Guard:
                 f'error="insufficient_scope", scope="{wanted}"',
                 status=403,
             )
-        return holder.owner
+        return holder.owner, self._limit.rate(holder.requests_per_second, holder.request_burst)
 
     async def _holder(self, scope: Scope) -> KeyHolder:
         given = Headers(scope=scope).getlist("authorization")
@@ -118,10 +118,10 @@ def describe(document: dict[str, Any], settings: Settings) -> None:
         for method, operation in operations.items():
             if path in OPEN_PATHS:
                 continue
-            if asks_for_keys:
+            if asks_for_keys:  # whose owners may have limits of their own
                 asks = QUESTIONS in operation.get("tags", ())
                 operation["security"] = [{_SCHEME: [_scope_of(path, method.upper(), asks)]}]
-            if settings.has_owner_limits:
+            if asks_for_keys or settings.has_owner_limits:
                 operation["responses"].setdefault("429", {})
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 
 from service.errors import ServiceError
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.storage.database import Database
 
 DataDir = Annotated[Path | None, typer.Option(help="SQLite file and dataset store. [env: MIXSERVE_DATA_DIR]")]
 
@@ -40,6 +43,23 @@ def said_plainly() -> Iterator[None]:
         fail(f"cannot use {error.filename}: {error.strerror}; choose another --data-dir")
     except ValueError as error:
         fail(str(error))
+
+
+@contextmanager
+def open_database(data_dir: Path | None) -> Iterator["Database"]:
+    """Yields the database of the settings, for commands that keep it; SQLite's may be made on the way."""
+    from service.storage import migrations
+    from service.storage.database import Database
+
+    with said_plainly():
+        database = Database(settings_from(data_dir).resolved_database_url)
+        # A key may be made before the first start.
+        if database.is_sqlite and migrations.current_revision(database) is None:
+            migrations.upgrade(database)
+        try:
+            yield database
+        finally:
+            database.close()
 
 
 def fail(message: str) -> NoReturn:

@@ -1,21 +1,15 @@
 """`mixserve keys`: make, list and revoke keys to the API."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from service.commands.command_line import DataDir, fail, said_plainly, settings_from
-
-if TYPE_CHECKING:
-    from service.storage.database import Database
+from service.commands.command_line import DataDir, fail, open_database
 
 app = typer.Typer(
     help="Makes, lists and revokes the keys that MIXSERVE_AUTH=keys asks for.", no_args_is_help=True
@@ -59,7 +53,7 @@ def create(
             fail(f"{what} must be 1 to {longest} printable characters")
     scopes = frozenset(one.value for one in scope or (Scope.READ, Scope.WRITE))
     expires_at = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
-    with _database(data_dir) as database, database.write() as session:
+    with open_database(data_dir) as database, database.write() as session:
         key, row = keys.create(session, name.strip(), owner.strip(), scopes, expires_at)
     typer.echo(f"{row.id}, {row.scopes}, of {row.owner}; keep it now, it is not shown again:", err=True)
     typer.echo(key)
@@ -76,7 +70,7 @@ def list_keys(
     """
     from service.storage import keys
 
-    with _database(data_dir) as database, database.read() as session:
+    with open_database(data_dir) as database, database.read() as session:
         rows = [_described(row) for row in keys.all_of(session)]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -103,25 +97,9 @@ def revoke(
     """
     from service.storage import keys
 
-    with _database(data_dir) as database, database.write() as session:
+    with open_database(data_dir) as database, database.write() as session:
         row = keys.revoke(session, key_id)
     typer.echo(f"{row.id} ({row.name}) is revoked", err=True)
-
-
-@contextmanager
-def _database(data_dir: Path | None) -> Iterator["Database"]:
-    from service.storage import migrations
-    from service.storage.database import Database
-
-    with said_plainly():
-        database = Database(settings_from(data_dir).resolved_database_url)
-        # A key may be made before the first start.
-        if database.is_sqlite and migrations.current_revision(database) is None:
-            migrations.upgrade(database)
-        try:
-            yield database
-        finally:
-            database.close()
 
 
 def _described(row: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from service.storage import events, fits
+from service.storage import events, fits, running_fits
 from service.storage.columns import now_plus
 from service.storage.database import Database
 from service.storage.identifiers import new_id
@@ -43,7 +43,13 @@ _NO = false()
 
 
 def claim(
-    database: Database, worker_id: str, devices: Collection[str], *, lease_seconds: float, max_attempts: int
+    database: Database,
+    worker_id: str,
+    devices: Collection[str],
+    *,
+    lease_seconds: float,
+    max_attempts: int,
+    max_running_fits: int | None = None,
 ) -> Claim | None:
     """Returns the next fit for a worker, now its own, or None when there is none for it.
 
@@ -53,16 +59,19 @@ def claim(
     estimated holds; the price is that one worker idles while there is nothing but large fits. A worker that
     joins or dies counts once it has registered, or has been silent for a lease.
 
+    Queued fits of an owner of whose fits as many run as may are left where they are.
+
     Args:
         database: Where the queue is.
         worker_id: Who claims.
         devices: The `device` values of requests that this worker can serve.
         lease_seconds: How long the claim holds without a heartbeat.
         max_attempts: After so many lost workers a fit fails with WORKER_LOST.
+        max_running_fits: Of one owner, unless it has a limit of its own; None for no limit.
     """
     with database.write() as session:
         spare = one_to_spare(worker_id, lease_seconds)
-        outlook = _outlook(tuple(devices), spare, max_attempts)
+        outlook = _outlook(tuple(devices), spare, max_running_fits, max_attempts)
         seen = session.execute(outlook).one()
         if seen.any_to_settle:
             _settle_abandoned(session, max_attempts)
@@ -73,7 +82,10 @@ def claim(
             # Chosen behind it only: two workers that choose at once would take both, and the one that then
             # has to leave its own may be the one with the older.
             database.lock(session, LOCK)
-        claiming = _claiming(tuple(devices), spare if seen.next_is_large else _NO, lease_seconds)
+        if seen.any_limited:
+            database.lock(session, running_fits.LOCK)
+        large_too = spare if seen.next_is_large else _NO
+        claiming = _claiming(tuple(devices), large_too, max_running_fits, lease_seconds)
         given = {"new_token": new_id("tok"), "claimer": worker_id}
         row = session.execute(claiming, given).one_or_none()
         if row is None:
@@ -84,20 +96,30 @@ def claim(
 
 
 @lru_cache(maxsize=32)
-def _outlook(devices: tuple[str, ...], large_too: ColumnElement[bool], max_attempts: int) -> Select[Any]:
+def _outlook(
+    devices: tuple[str, ...], large_too: ColumnElement[bool], max_running_fits: int | None, max_attempts: int
+) -> Select[Any]:
     """Returns the query for whether the next fit is large, and whether dead workers left some to be ended."""
-    next_is_large = select(FitRow.estimated_seconds > LARGE_SECONDS).where(*_open_to(devices, large_too))
+    is_open = _open_to(devices, large_too, max_running_fits)
+    next_is_large = select(FitRow.estimated_seconds > LARGE_SECONDS).where(*is_open)
     left = exists().where(_ABANDONED, _over(max_attempts))
     return select(
         next_is_large.order_by(*_FIRST).limit(1).scalar_subquery().label("next_is_large"),
         left.label("any_to_settle"),
+        running_fits.any_limited(max_running_fits).label("any_limited"),
     )
 
 
 @lru_cache(maxsize=32)
-def _claiming(devices: tuple[str, ...], large_too: ColumnElement[bool], lease_seconds: float) -> Update:
+def _claiming(
+    devices: tuple[str, ...],
+    large_too: ColumnElement[bool],
+    max_running_fits: int | None,
+    lease_seconds: float,
+) -> Update:
     """Returns the statement that claims what is next and free, large ones only under a condition."""
-    chosen = select(FitRow.id).where(*_open_to(devices, large_too)).order_by(*_FIRST).limit(1)
+    is_open = _open_to(devices, large_too, max_running_fits)
+    chosen = select(FitRow.id).where(*is_open).order_by(*_FIRST).limit(1)
     taken_over = case((FitRow.status == "running", 1), else_=0)
     return (
         update(FitRow)
@@ -132,11 +154,14 @@ def _claiming(devices: tuple[str, ...], large_too: ColumnElement[bool], lease_se
     )
 
 
-def _open_to(devices: tuple[str, ...], large_too: ColumnElement[bool]) -> tuple[Any, ...]:
+def _open_to(
+    devices: tuple[str, ...], large_too: ColumnElement[bool], max_running_fits: int | None
+) -> tuple[Any, ...]:
+    may_run = FitRow.owner.not_in(running_fits.owners_at_limit(max_running_fits))
     return (
         # In the words of the partial index: SQLite takes it for nothing else.
         LIVE_SQL,
-        or_(FitRow.status == "queued", _ABANDONED),
+        or_(and_(FitRow.status == "queued", may_run), _ABANDONED),
         FitRow.device.in_(devices),
         or_(FitRow.estimated_seconds <= LARGE_SECONDS, large_too),
     )

@@ -9,13 +9,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, false, func, select, update
+from sqlalchemy import ScalarSelect, bindparam, false, func, select, update
 from sqlalchemy.orm import Session
 
 from service.storage.columns import now_plus
 from service.storage.database import Database
 from service.storage.rows import find
-from service.storage.tables import ApiKeyRow
+from service.storage.tables import ApiKeyRow, OwnerLimitRow
 
 SCOPES = ("read", "write", "admin")
 PATTERN = re.compile(r"mixs_[0-9A-Za-z]{43}[0-9A-Za-z]{6}")
@@ -28,7 +28,7 @@ _CHECK_DIGITS = 6
 
 @dataclass(frozen=True)
 class KeyHolder:
-    """Whose key it is and what it opens."""
+    """Whose key it is and what it opens; the rate of requests, if its owner has one of its own."""
 
     key_id: str
     name: str
@@ -36,6 +36,8 @@ class KeyHolder:
     scopes: frozenset[str]
     revoked: bool
     expired: bool
+    requests_per_second: float | None = None
+    request_burst: float | None = None
 
 
 def new_key() -> str:
@@ -93,6 +95,15 @@ def revoke(session: Session, key_id: str) -> ApiKeyRow:
 
 
 _KEYS = ApiKeyRow.__table__.c
+_LIMITS = OwnerLimitRow.__table__.c
+
+
+def _own(limit: str) -> ScalarSelect[float]:
+    """Returns the query for a limit that the owner of a key has of its own."""
+    of_owner = select(_LIMITS.value).where(_LIMITS.name == limit, _LIMITS.owner == _KEYS.owner)
+    return of_owner.scalar_subquery()
+
+
 # Of the table, not of the class: it is asked with every request, and makes no objects.
 _BY_DIGEST = select(
     _KEYS.id,
@@ -102,6 +113,8 @@ _BY_DIGEST = select(
     _KEYS.sha256,
     _KEYS.revoked_at.is_not(None),
     func.coalesce(_KEYS.expires_at <= now_plus(), false()),
+    _own("requests_per_second"),
+    _own("request_burst"),
 ).where(_KEYS.sha256 == bindparam("sha256"))
 
 
@@ -116,8 +129,8 @@ def holder(database: Database, key: str) -> KeyHolder | None:
     # The index has compared digests, which tell nothing of the key; the word is left to this comparison.
     if row is None or not hmac.compare_digest(row[4], digest):
         return None
-    key_id, name, owner, scopes, _, revoked, expired = row
-    return KeyHolder(key_id, name, owner, frozenset(scopes.split()), bool(revoked), bool(expired))
+    key_id, name, owner, scopes, _, revoked, expired, *own = row
+    return KeyHolder(key_id, name, owner, frozenset(scopes.split()), bool(revoked), bool(expired), *own)
 
 
 def _digest(key: str) -> str:

@@ -1,6 +1,6 @@
 """What one owner may have at a time and use in a day; who asks holds the owner's lock until its commit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import ceil
@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.errors import LimitReached
+from service.storage import own_limits
 from service.storage.columns import seconds_since
 from service.storage.database import Database
 from service.storage.owners import acting_owner
@@ -22,11 +23,17 @@ _STORAGE_RETRY_SECONDS = 60
 
 @dataclass(frozen=True)
 class OwnerLimits:
-    """Limits of every owner; None where there is none. Sizes in bytes, durations in seconds."""
+    """Limits of owners; None where there is none. Sizes in bytes, durations in seconds."""
 
     queued_fits: int | None = None
     stored_bytes: int | None = None
     device_seconds: float | None = None
+
+    def of(self, session: Session, owner: str) -> "OwnerLimits":
+        """Returns the limits of one owner, its own in place of these."""
+        own = own_limits.of_owner(session, owner)
+        limited = {name: _limit(own[name]) for name in own.keys() & vars(self).keys()}
+        return replace(self, **limited)
 
 
 def require_room_for_fit(database: Database, session: Session, limits: OwnerLimits) -> None:
@@ -35,9 +42,11 @@ def require_room_for_fit(database: Database, session: Session, limits: OwnerLimi
     Raises:
         LimitReached: It is beyond.
     """
+    owner = acting_owner()
+    limits = limits.of(session, owner)
     if limits.queued_fits is None and limits.device_seconds is None:
         return
-    owner = _locked(database, session)
+    database.lock(session, _lock(owner))
     if limits.queued_fits is not None:
         n_queued = session.scalar(_of(owner, func.count(), FitRow, LIVE_SQL, FitRow.status == "queued")) or 0
         if n_queued >= limits.queued_fits:
@@ -69,9 +78,11 @@ def require_room_for_points(
     Raises:
         LimitReached: They are beyond.
     """
+    owner = acting_owner()
+    limits = limits.of(session, owner)
     if limits.stored_bytes is None:
         return
-    owner = _locked(database, session)
+    database.lock(session, _lock(owner))
     stored = session.scalar(_of(owner, func.coalesce(func.sum(DatasetRow.size_bytes), 0), DatasetRow)) or 0
     if stored + size_bytes > limits.stored_bytes:
         raise LimitReached(
@@ -114,10 +125,14 @@ def _adding_use(is_sqlite: bool) -> Executable:
     )
 
 
-def _locked(database: Database, session: Session) -> str:
-    owner = acting_owner()
-    database.lock(session, f"limits of {owner}")
-    return owner
+def _lock(owner: str) -> str:
+    return f"limits of {owner}"
+
+
+def _limit(own: float) -> Any:
+    if own == own_limits.UNLIMITED:
+        return None
+    return int(own) if own.is_integer() else own
 
 
 def _of(owner: str, wanted: Any, table: Any, *conditions: Any) -> Select[Any]:

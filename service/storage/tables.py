@@ -242,6 +242,16 @@ class AllowanceRow(Table):
     filled_at: Mapped[datetime] = mapped_column(default=now_plus())
 
 
+class OwnerLimitRow(Table):
+    """A limit of one owner's own, in place of the settings'; infinite where it has none of the kind."""
+
+    __tablename__ = "owner_limits"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(OWNER_LENGTH), primary_key=True)
+    value: Mapped[float]
+
+
 class DeviceUseRow(Table):
     """How long an owner's fits have held devices on one day (UTC)."""
 

@@ -140,6 +140,7 @@ class Supervisor:
             self._fitter.device.serves,
             lease_seconds=self._settings.lease_seconds,
             max_attempts=self._settings.max_attempts,
+            max_running_fits=self._settings.owner_max_running_fits,
         )
 
     def _do_traced(self, claim: Claim) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from service.storage import keys, queue
+from service.storage import keys, own_limits, queue
 from service.storage.database import Database
 from service.storage.owner_limits import device_seconds_today
 from service.storage.tables import DeviceUseRow
@@ -33,9 +33,12 @@ class Replicas:
     database: Database
     stack: ExitStack
 
-    def clients(self, owner: str) -> list[httpx.Client]:
+    def clients(self, owner: str, **limits: float) -> list[httpx.Client]:
+        """Clients of one owner at each replica; with limits of its own, in place of what holds for all."""
         with self.database.write() as session:
             key, _ = keys.create(session, "a key", owner, {"read", "write"}, None)
+            for name, value in limits.items():
+                own_limits.give(session, owner, name, value)
         headers = {"Authorization": f"Bearer {key}"}
         return [self.stack.enter_context(server.client(headers=headers)) for server in self.servers]
 
@@ -152,3 +155,34 @@ def test_device_seconds_are_counted_and_end_with_the_day(replicas: Replicas) -> 
     assert int(headers["retry-after"]) <= 86_400
     (other, _) = replicas.clients("light")
     assert other.post("/v1/fits", json=body).status_code == 202
+
+
+def test_an_owner_has_limits_of_its_own_at_once_on_every_replica(replicas: Replicas) -> None:
+    none = own_limits.UNLIMITED
+    clients = replicas.clients(
+        "own", queued_fits=1, stored_bytes=none, requests_per_second=1, request_burst=8
+    )
+    body = {"dataset": POINTS, "n_components": 1}
+    assert clients[0].post("/v1/fits", json=body).status_code == 202
+    assert limited(clients[1].post("/v1/fits", json=body), "QUEUED_FITS_LIMIT", "queued-fits")
+    made = [client.post("/v1/datasets", json=POINTS).status_code for client in clients * 2]
+    assert made == [201] * 4  # 160 bytes, with the fit's
+    answers = [clients[n % 2].get("/v1/workers") for n in range(8)]
+    assert limited(answers[-1], "REQUESTS_LIMIT", "requests")["ratelimit-policy"] == '"requests";q=8;w=8'
+    with replicas.database.write() as session:
+        own_limits.give(session, "own", "requests_per_second", none)
+    for client in clients:
+        answer = client.get("/v1/workers")
+        assert answer.status_code == 200
+        assert "ratelimit-policy" not in answer.headers
+
+
+def test_a_key_is_revoked_at_once_on_every_replica(replicas: Replicas) -> None:
+    clients = replicas.clients("leaving")
+    for _ in range(2):
+        assert [client.get("/v1/workers").status_code for client in clients] == [200, 200]
+    with replicas.database.write() as session:
+        (row,) = [row for row in keys.all_of(session) if row.owner == "leaving"]
+        keys.revoke(session, row.id)
+    for client in clients:
+        assert_problem(client.get("/v1/workers"), 401, "KEY_REVOKED")

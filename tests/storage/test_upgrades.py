@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Boolean, Float, Integer, LargeBinary, MetaData, Table, insert, select
+from sqlalchemy import Boolean, Date, Float, Integer, LargeBinary, MetaData, Table, insert, select
 from sqlalchemy.types import JSON, DateTime
 
 from service.storage import datasets, events, fits, idempotency, migrations, mixtures
@@ -15,7 +16,8 @@ from service.storage.idempotency import StoredAnswer
 from service.storage.owners import LOCAL, acting_for
 from tests.storage.making import MANY, PARAMETERS, claimed
 
-IDS = {"datasets": "dat", "fits": "fit", "mixtures": "mix", "workers": "wrk"}
+IDS = {"datasets": "dat", "fits": "fit", "mixtures": "mix", "workers": "wrk", "api_keys": "key"}
+BY_OWNER = ("device_use", "owner_limits", "request_allowances")
 KNOWN: dict[str, Any] = {
     "status": "queued",
     "device": "auto",
@@ -60,6 +62,10 @@ def row_of(table: Table, number: int, is_sqlite: bool) -> dict[str, Any]:
             row[name] = identifier(table.name, number)
         elif name in ("fit_id", "dataset_id"):
             row[name] = identifier(f"{name[:-3]}s", number)
+        elif name == "owner":  # of some tables the whole key, or part of it
+            row[name] = f"{number}" if table.name in BY_OWNER else LOCAL
+        elif isinstance(kind, Date):
+            row[name] = date(2023, 11, 14) + timedelta(days=number)
         elif name in KNOWN:
             row[name] = KNOWN[name]
         elif name in PARAMETERS:
