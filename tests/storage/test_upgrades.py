@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Boolean, Date, Float, Integer, LargeBinary, MetaData, Table, insert, select
+from sqlalchemy import Boolean, Column, Date, Float, Integer, LargeBinary, MetaData, Table, insert, select
 from sqlalchemy.types import JSON, DateTime
 
 from service.storage import datasets, events, fits, idempotency, migrations, mixtures
@@ -55,34 +55,39 @@ def identifier(table: str, number: int) -> str:
 
 def row_of(table: Table, number: int, is_sqlite: bool) -> dict[str, Any]:
     """A row with every column that the table has at its revision."""
-    row: dict[str, Any] = {}
-    for column in table.columns:
-        name, kind = column.name, column.type
-        if name == "id":
-            row[name] = identifier(table.name, number)
-        elif name in ("fit_id", "dataset_id"):
-            row[name] = identifier(f"{name[:-3]}s", number)
-        elif name == "owner":  # of some tables the whole key, or part of it
-            row[name] = f"{number}" if table.name in BY_OWNER else LOCAL
-        elif isinstance(kind, Date):
-            row[name] = date(2023, 11, 14) + timedelta(days=number)
-        elif name in KNOWN:
-            row[name] = KNOWN[name]
-        elif name in PARAMETERS:
-            row[name] = _bytes_of(PARAMETERS[name])
-        elif isinstance(kind, DateTime) or (is_sqlite and name.endswith("_at")):
-            row[name] = 1_700_000_000.0 if is_sqlite else "2023-11-14T22:13:20Z"
-        elif isinstance(kind, JSON):
-            row[name] = {"kept": number}
-        elif isinstance(kind, LargeBinary):
-            row[name] = b"{}"
-        elif isinstance(kind, Integer | Float) and not isinstance(kind, Boolean):
-            row[name] = 201 if name == "status" else 1
-        else:
-            row[name] = f"{number}"
+    row = {
+        column.name: _named(table.name, column.name, number) or _of_kind(column, number, is_sqlite)
+        for column in table.columns
+        if column.name not in KNOWN
+    }
+    row |= {column.name: KNOWN[column.name] for column in table.columns if column.name in KNOWN}
     if table.name == "idempotency_keys":
         row |= {"key": f"key {number}", "status": 201, "headers": {"Location": "/x"}}
     return row
+
+
+def _named(table: str, name: str, number: int) -> Any:
+    """What goes into a column for its name; None when it has nothing special."""
+    if name == "id":
+        return identifier(table, number)
+    if name in ("fit_id", "dataset_id"):
+        return identifier(f"{name[:-3]}s", number)
+    if name == "owner":  # of some tables the whole key, or part of it
+        return f"{number}" if table in BY_OWNER else LOCAL
+    return _bytes_of(PARAMETERS[name]) if name in PARAMETERS and name != "covariance_type" else None
+
+
+def _of_kind(column: Column[Any], number: int, is_sqlite: bool) -> Any:
+    kind = column.type
+    if isinstance(kind, DateTime) or (is_sqlite and column.name.endswith("_at")):
+        return 1_700_000_000.0 if is_sqlite else "2023-11-14T22:13:20Z"
+    if isinstance(kind, Date):
+        return date(2023, 11, 14) + timedelta(days=number)
+    if isinstance(kind, JSON):
+        return {"kept": number}
+    if isinstance(kind, LargeBinary):
+        return b"{}"
+    return 1 if isinstance(kind, Integer | Float) and not isinstance(kind, Boolean) else f"{number}"
 
 
 def _bytes_of(array: Any) -> bytes:
