@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,11 @@ KEPT_FEATURES_BYTES = 8 << 20
 SLICES, SLICED_SUMS_BYTES = 16, 16 << 20
 # Below this a sum of exponentials may have lost terms to underflow.
 _SMALLEST = {torch.float64: 1e-280, torch.float32: 1e-25}
+# So many sums of exponentials, none below this, have a product that neither underflows nor overflows.
+_N_FACTORS = 8
+_SMALLEST_FACTOR = {torch.float64: 1e-35, torch.float32: 1e-4}
+# Log-densities in bits rather than nats: torch's powers of two take half the time of its powers of e.
+_NAT = math.log2(math.e)
 
 Buffers = tuple[Tensor, Tensor]
 
@@ -51,13 +58,12 @@ class FeatureSums:
         No entry of theta . phi may be larger than zero by more than rounding.
         """
         n_components = theta.shape[1]
-        coefficients = tensor_of(theta).to(self._points.dtype)
         if self._small is not None and n_components * self._points.shape[1] <= SMALL_NUMBERS:
-            log_likelihoods, sums = self._small(coefficients.numpy())
+            log_likelihoods, sums = self._small(tensor_of(theta).to(self._points.dtype).numpy())
             return like(theta, log_likelihoods), like(theta, sums)
         while True:
             try:
-                found = self._by_slices(coefficients)
+                found = self._by_slices((tensor_of(theta) * _NAT).to(self._points.dtype))
                 return like(theta, found[0]), like(theta, found[1])
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or not self._halve_chunks(n_components):
@@ -157,17 +163,21 @@ def _add_product(shares: Tensor, phi: Tensor, sums: Tensor) -> None:
 def _shares(theta: Tensor, phi: Tensor, weights: Tensor | None, joint: Tensor) -> Tensor:
     """Fills joint (K, n) with responsibilities times weights; the sum of the points' logsumexp comes back.
 
-    Log-densities are at most zero, so exp cannot overflow and needs no maximum of its own. Where all of
-    a point's entries underflow they are had again, with the maximum taken off first.
+    Log-densities theta . phi, in bits, are at most zero, so powers of two cannot overflow and need no maximum
+    of their own. Where all entries of a point underflow they are had again, with the maximum taken off first.
     """
     torch.mm(theta, phi, out=joint)
-    totals = joint.exp_().sum(0)
-    if float(totals.amin()) > _SMALLEST[joint.dtype]:
+    totals = joint.exp2_().sum(0)
+    lowest = float(totals.amin())
+    if lowest > _SMALLEST[joint.dtype]:
         scale = totals.reciprocal()
+        if weights is None and lowest > _SMALLEST_FACTOR[joint.dtype] and len(totals) % _N_FACTORS == 0:
+            totals = totals.view(_N_FACTORS, -1).prod(0)  # a logarithm costs as much as eight products
         log_totals = totals.log_()
         joint.mul_(scale if weights is None else scale.mul_(weights))
     else:
         torch.mm(theta, phi, out=joint)
+        joint.div_(_NAT)
         log_totals = torch.logsumexp(joint, dim=0)
         joint.sub_(log_totals).exp_()
         if weights is not None:
