@@ -37,7 +37,7 @@ export function traceChart(traces) {
     const ends = list.map((trace) => ({ step: trace.points.at(-1)[0], value: trace.points.at(-1)[1], stroke: colourOf(trace) }));
     return {
       width, height: Math.min(Math.max(0.5 * width, 240), 400), color: { type: "identity" }, marginLeft: 68,
-      x: { type: "log", label: "step", ticks: 6, tickFormat: "~s" }, y: { label: "log-likelihood, nats", tickFormat: "~s" },
+      x: { type: "log", label: "step", ticks: 6, tickFormat: "~s" }, y: { label: "log-likelihood, nats" },
       marks: [
         grid(),
         Plot.line(rows, { x: "step", y: "value", z: "line", stroke: "stroke", strokeWidth: 1.4, strokeOpacity: 0.85 }),
@@ -48,25 +48,28 @@ export function traceChart(traces) {
   });
 }
 
+/** Returns the families among the candidates of a fit; their places are their colours. */
+export function familiesOf(candidates) {
+  return [...new Set(candidates.map((row) => row.covariance_type))];
+}
+
 /** Returns a chart of a criterion over the candidates of a fit, with a ring around the chosen one. */
 export function criterionChart(candidates, criterion, chosen) {
   const name = criterion === "held_out" ? "held_out_log_likelihood" : criterion;
-  const families = [...new Set(candidates.map((row) => row.covariance_type))];
+  const families = familiesOf(candidates);
   const rows = candidates.filter((row) => Number.isFinite(row[name])).map((row) => ({
     k: row.n_components, value: row[name], family: row.covariance_type, stroke: colour(families.indexOf(row.covariance_type)),
     chosen: row.n_components === chosen.n_components && row.covariance_type === chosen.covariance_type,
   }));
-  const last = families.map((family) => rows.filter((row) => row.family === family).at(-1)).filter(Boolean);
   return chart(`${criterion} by number of components, a line for each family of covariances`, (width) => ({
-    width, height: Math.min(Math.max(0.55 * width, 240), 400), color: { type: "identity" }, marginLeft: 62, marginRight: 64,
+    width, height: Math.min(Math.max(0.55 * width, 240), 400), color: { type: "identity" }, marginLeft: 62,
     x: { label: "components", ticks: [...new Set(rows.map((row) => row.k))], tickFormat: "d" },
-    y: { label: criterion === "held_out" ? "held-out log-likelihood (higher is better)" : `${criterion.toUpperCase()} (lower is better)`, tickFormat: "~s" },
+    y: { label: criterion === "held_out" ? "held-out log-likelihood (higher is better)" : `${criterion.toUpperCase()} (lower is better)` },
     marks: [
       grid(),
       Plot.line(rows, { x: "k", y: "value", z: "family", stroke: "stroke", strokeWidth: 1.8 }),
       Plot.dot(rows, { x: "k", y: "value", fill: "stroke", r: 3.4 }),
       Plot.dot(rows.filter((row) => row.chosen), { x: "k", y: "value", r: 8, stroke: "var(--ink)", strokeWidth: 2 }),
-      Plot.text(last, { x: "k", y: "value", text: "family", fill: "var(--ink)", textAnchor: "start", dx: 9 }),
     ],
   }));
 }

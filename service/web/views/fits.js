@@ -81,12 +81,14 @@ export async function compareView(main, _, query, signal) {
 }
 
 function differences([first, second]) {
-  const names = [["log_likelihood", "Log-likelihood", 1], ["bic", "BIC", -1], ["aic", "AIC", -1], ["icl", "ICL", -1], ["n_parameters", "Free parameters", 0], ["elapsed_seconds", "Seconds", 0]];
-  const mark = (ours, theirs, sign) => (sign && Math.sign(ours - theirs) === sign ? `${fixed(ours)} ✓` : fixed(ours));
-  return card("Figures", "The better one of each is marked; BIC, AIC and ICL are better when lower.", null, table("Figures of both fits", [
+  const names = [["log_likelihood", "Log-likelihood", 1], ["bic", "BIC", -1], ["aic", "AIC", -1], ["icl", "ICL", -1], ["n_parameters", "Free parameters", 0], ["elapsed_seconds", "Took", 0]];
+  const comparable = first.dataset_id === second.dataset_id;
+  const written = { n_parameters: (value) => fixed(value, 0), elapsed_seconds: duration };
+  const mark = (name, ours, theirs, sign) => (written[name] ?? fixed)(ours) + (comparable && sign && Math.sign(ours - theirs) === sign ? " ✓" : "");
+  return card("Figures", comparable && "The better one of each is marked; BIC, AIC and ICL are better when lower.", null, table("Figures of both fits", [
     { title: "Figure", head: true, cell: ([, title]) => title },
-    { title: `${titleOf(first)} ${short(first.id)}`, number: true, cell: ([name, , sign]) => mark(first.result?.[name], second.result?.[name], sign) },
-    { title: `${titleOf(second)} ${short(second.id)}`, number: true, cell: ([name, , sign]) => mark(second.result?.[name], first.result?.[name], sign) },
+    { title: `${titleOf(first)} ${short(first.id)}`, number: true, cell: ([name, , sign]) => mark(name, first.result?.[name], second.result?.[name], sign) },
+    { title: `${titleOf(second)} ${short(second.id)}`, number: true, cell: ([name, , sign]) => mark(name, second.result?.[name], first.result?.[name], sign) },
   ], names));
 }
 

@@ -1,6 +1,6 @@
 // The cards of a result: components, choice, restarts, recovery, request.
 
-import { criterionChart, traceChart } from "../charts/fit_lines.js";
+import { criterionChart, familiesOf, traceChart } from "../charts/fit_lines.js";
 import { card, element, figures, segments, swatch, table } from "../page/elements.js";
 import { conditionNumber, covarianceOf } from "../page/gaussians.js";
 import { featureName, fixed, several, shown } from "../page/text.js";
@@ -30,7 +30,8 @@ export function choiceCard(fit, query) {
   const criteria = [["bic", "BIC"], ["aic", "AIC"], ["icl", "ICL"], ...(own === "held_out" ? [["held_out", "Held out"]] : [])];
   const asked = criteria.some(([name]) => name === query.get("criterion")) ? query.get("criterion") : own;
   const place = element("div");
-  const draw = (criterion) => place.replaceChildren(criterionChart(result.candidates, criterion, result));
+  const legend = element("ul", { class: "legend" }, familiesOf(result.candidates).map((family, i) => element("li", {}, swatch(i), family)));
+  const draw = (criterion) => place.replaceChildren(criterionChart(result.candidates, criterion, result), legend);
   draw(asked);
   const choose = (criterion) => { remember("criterion", criterion === own ? null : criterion); draw(criterion); };
   const isChosen = (row) => row.n_components === result.n_components && row.covariance_type === result.covariance_type;
