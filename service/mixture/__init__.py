@@ -11,9 +11,11 @@ from service.mixture.out_of_memory import is_out_of_memory
 from service.mixture.progress import ASKED, Outcome, Progress
 from service.mixture.recovery import recover
 from service.mixture.report import FitReport
+from service.mixture.shards import ALONE, Group, Shards
 from service.mixture.traces import Traces
 
 __all__ = [
+    "ALONE",
     "ASKED",
     "COVARIANCE_TYPES",
     "CRITERIA",
@@ -24,12 +26,14 @@ __all__ = [
     "FitOptions",
     "FitReport",
     "GaussianMixture",
+    "Group",
     "InvalidFit",
     "InvalidMixture",
     "MappedBlocks",
     "Outcome",
     "Points",
     "Progress",
+    "Shards",
     "Traces",
     "estimate_fit_bytes",
     "fit",

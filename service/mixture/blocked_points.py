@@ -134,7 +134,10 @@ def blocks_of(points: Points) -> Iterator[slice]:
 
 
 def extremes(points: Points) -> tuple[Tensor, Tensor]:
-    """The lowest and highest of each feature, (D,) each; NaN where there is one."""
+    """The lowest and highest of each feature, (D,) each; NaN where there is one; infinite without points."""
+    if points.shape[1] == 0:
+        none = points.new_empty(points.shape[0]).fill_(torch.inf)
+        return none, -none
     if isinstance(points, Tensor):
         return torch.aminmax(points, dim=1)
     parts = [torch.aminmax(points[:, columns], dim=1) for columns in blocks_of(points)]

@@ -111,7 +111,9 @@ def run_candidate(
     objective = Objective(statistics, family, n_components)
     optimizer = make_optimizer(options.optimizer, family, data.n_samples)
     generators = [restart_generator(options.seed, restart) for restart in range(options.n_init)]
-    work = options.n_init * n_components * statistics.features.n_rows * data.n_samples
+    # The same on every rank: with another number of threads, the same step may round otherwise.
+    n_own = data.n_samples // data.shards.group.size
+    work = options.n_init * n_components * statistics.features.n_rows * n_own
     with threads_for(work):
         stages = Stages(
             objective,

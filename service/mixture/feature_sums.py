@@ -58,6 +58,9 @@ class FeatureSums:
         No entry of theta . phi may be larger than zero by more than rounding.
         """
         n_components = theta.shape[1]
+        if self._points.shape[1] == 0:  # other ranks have them all
+            none = torch.zeros_like(tensor_of(theta), dtype=torch.float64)
+            return like(theta, none.sum((1, 2))), like(theta, none)
         if self._small is not None and n_components * self._points.shape[1] <= SMALL_NUMBERS:
             log_likelihoods, sums = self._small(tensor_of(theta).to(self._points.dtype).numpy())
             return like(theta, log_likelihoods), like(theta, sums)

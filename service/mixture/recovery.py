@@ -10,35 +10,44 @@ from torch import Tensor
 from service.mixture.assignment import cheapest_assignment
 from service.mixture.blocked_points import BLOCK_NUMBERS, Points
 from service.mixture.gaussian_mixture import GaussianMixture
+from service.mixture.shards import ALONE, Group
 
 DIVERGENCE_SAMPLES = 20_000
 
 
 def recover(
-    gold: GaussianMixture, fitted: GaussianMixture, points: Points, components: Tensor, *, seed: int = 0
+    gold: GaussianMixture,
+    fitted: GaussianMixture,
+    points: Points,
+    components: Tensor,
+    *,
+    seed: int = 0,
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     """Errors of the fitted components, each matched with a gold one, and of the mixture as a whole.
 
     Args:
         gold: the true mixture.
         fitted: the learned one; it may have another number of components.
-        points: (D, N) float64.
-        components: (N,) int64, the gold component of each point.
+        points: (D, n) float64; this rank's.
+        components: (n,) int64, the gold component of each point.
         seed: of the Monte Carlo estimate of KL(gold || fitted).
+        group: the ranks that have the other points.
 
     Returns:
         matching, largest errors, kl (nats) and adjusted_rand_index, ready for JSON.
     """
     pairs = cheapest_assignment(_symmetric_divergences(gold, fitted).tolist())
     matching = [_compared(gold, fitted, i, j) for i, j in pairs]
-    labels = _labels(fitted, points)
+    sizes = gold.n_components, fitted.n_components
+    agreement = group.summed(contingency(components, _labels(fitted, points), sizes))[0]
     return {
         "matching": matching,
         "largest_weight_error": max(pair["weight_error"] for pair in matching),
         "largest_mean_error": max(pair["mean_error"] for pair in matching),
         "largest_covariance_error": max(pair["covariance_error"] for pair in matching),
         "kl": _divergence(gold, fitted, seed),
-        "adjusted_rand_index": adjusted_rand_index(components, labels),
+        "adjusted_rand_index": adjusted_rand_index(agreement),
     }
 
 
@@ -46,7 +55,8 @@ def _labels(fitted: GaussianMixture, points: Points) -> Tensor:
     """The likeliest component of each of points (D, N), (N,) int64; the posteriors are never whole."""
     step = max(1, BLOCK_NUMBERS // (fitted.n_components + fitted.n_features))
     parts = (points[:, start : start + step].T for start in range(0, points.shape[1], step))
-    return torch.cat([fitted.responsibilities(part).argmax(1) for part in parts])
+    labels = [fitted.responsibilities(part).argmax(1) for part in parts]
+    return torch.cat(labels) if labels else torch.empty(0, dtype=torch.int64)
 
 
 def _compared(gold: GaussianMixture, fitted: GaussianMixture, i: int, j: int) -> dict[str, Any]:
@@ -87,15 +97,18 @@ def _divergence(gold: GaussianMixture, fitted: GaussianMixture, seed: int) -> di
     }
 
 
-def adjusted_rand_index(first: Tensor, second: Tensor) -> float:
-    """Agreement of two labellings (N,) int64, one for equal partitions, zero on average by chance.
+def contingency(first: Tensor, second: Tensor, sizes: tuple[int, int]) -> Tensor:
+    """How many points have each pair of labels, float64 of these sizes, of two labellings (N,) int64."""
+    table = torch.bincount(first * sizes[1] + second, minlength=sizes[0] * sizes[1])
+    return table.view(sizes).double()
+
+
+def adjusted_rand_index(table: Tensor) -> float:
+    """Agreement of the two labellings of a contingency table, one when equal, zero on average by chance.
 
     References:
         Hubert, Arabie, "Comparing partitions", 1985.
     """
-    n_second = int(second.max()) + 1
-    table = torch.bincount(first * n_second + second, minlength=(int(first.max()) + 1) * n_second)
-    table = table.view(-1, n_second).double()
     together = _pairs(table)
     rows, columns = _pairs(table.sum(1)), _pairs(table.sum(0))
     every = _pairs(table.sum().reshape(1))

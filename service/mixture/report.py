@@ -13,7 +13,8 @@ from service.mixture.blocked_points import Points, blocks_of
 from service.mixture.candidates import Candidate, Optimum
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.options import FitOptions
-from service.mixture.scores import Scores, log_likelihood, score
+from service.mixture.scores import Scores, log_likelihood, score, total_weight
+from service.mixture.shards import Group
 
 _INTERRUPTIONS = {
     "cancelled": "the fit was cancelled before it ended",
@@ -73,7 +74,8 @@ class _Row:
 class Table:
     """All candidates of a fit, on all of its points.
 
-    Points are (D, N) in data units, weights (N,) or None; held_out is for the criterion of that name.
+    Points are a rank's, (D, n) in data units, weights (n,) or None; held_out is for the criterion of that
+    name.
     """
 
     def __init__(
@@ -83,13 +85,16 @@ class Table:
         points: Points,
         weights: Tensor | None,
         held_out: tuple[Points, Tensor | None] | None,
+        group: Group,
     ) -> None:
         self._options = options
         self._candidates = candidates
         self._points = points
         self._weights = weights
         self._held_out = held_out
-        self._total = float(points.shape[1]) if weights is None else float(weights.sum())
+        self._group = group
+        own_total = torch.tensor([total_weight(points, weights)], dtype=torch.float64)
+        self._total = float(group.summed(own_total)[0])
 
     def report(self, *, device: str, elapsed_seconds: Callable[[], float]) -> FitReport:
         """The report, with the winner's fields and a row for every candidate."""
@@ -123,8 +128,8 @@ class Table:
         if optimum is None:
             return None
         mixture = candidate.mixture(optimum)
-        scores = score(mixture, self._points, self._weights, candidate.n_parameters)
-        held_out = None if self._held_out is None else log_likelihood(mixture, *self._held_out)
+        scores = score(mixture, self._points, self._weights, candidate.n_parameters, self._group)
+        held_out = None if self._held_out is None else log_likelihood(mixture, *self._held_out, self._group)
         return _Row(candidate, optimum, mixture, scores, held_out)
 
     def _fields(self, row: _Row) -> dict[str, Any]:
@@ -178,13 +183,13 @@ class Table:
         """For one component, the maximum-likelihood parameters as sums over the points."""
         if row.candidate.n_components != 1:
             return None
-        shift, covariance = _weighted_covariance(self._points, self._weights)
+        shift, covariance = self._weighted_covariance()
         reduced = _single_component_covariance(row.candidate, covariance)
         mixture = GaussianMixture(
             torch.ones(1, dtype=torch.float64), shift[None], reduced, row.candidate.family.storage_type
         )
         try:
-            value: float | None = log_likelihood(mixture, self._points, self._weights)
+            value: float | None = log_likelihood(mixture, self._points, self._weights, self._group)
         except RuntimeError:  # fewer points than features: no density, so no likelihood
             value = None
         described = {
@@ -195,6 +200,23 @@ class Table:
         }
         return {"mixture": described, "log_likelihood": value}
 
+    def _weighted_covariance(self) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and covariance (D, D) of all points, float64, block by block."""
+        points, weights = self._points, self._weights
+        mean = torch.zeros(points.shape[0], dtype=torch.float64)
+        covariance = torch.zeros(points.shape[0], points.shape[0], dtype=torch.float64)
+        for columns in blocks_of(points):
+            part = points[:, columns].double()
+            mean += part.sum(1) if weights is None else part @ weights[columns].double()
+        (mean,) = self._group.summed(mean)
+        mean /= self._total
+        for columns in blocks_of(points):
+            centred = points[:, columns].double() - mean[:, None]
+            weighted = centred if weights is None else centred * weights[columns].double()
+            covariance += weighted @ centred.T
+        (covariance,) = self._group.summed(covariance)
+        return mean, covariance / self._total
+
     def _failed(self, table: list[dict[str, Any]]) -> FitReport:
         outcomes = {optimum.end.outcome for candidate in self._candidates for optimum in candidate.optima}
         outcome = "non_finite" if "non_finite" in outcomes else "collapsed"
@@ -202,23 +224,6 @@ class Table:
         message = _NON_FINITE if outcome == "non_finite" else _COLLAPSE.format(n=n_restarts)
         result = {"outcome": outcome, "optima": self._optima(self._candidates[0]), "candidates": table}
         return FitReport(outcome, message, None, result)
-
-
-def _weighted_covariance(points: Points, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D) of points (D, N), float64, block by block."""
-    n_features, n_samples = points.shape
-    total = float(n_samples) if weights is None else float(weights.sum(dtype=torch.float64))
-    mean = torch.zeros(n_features, dtype=torch.float64)
-    covariance = torch.zeros(n_features, n_features, dtype=torch.float64)
-    for columns in blocks_of(points):
-        part = points[:, columns].double()
-        mean += part.sum(1) if weights is None else part @ weights[columns].double()
-    mean /= total
-    for columns in blocks_of(points):
-        centred = points[:, columns].double() - mean[:, None]
-        weighted = centred if weights is None else centred * weights[columns].double()
-        covariance += weighted @ centred.T
-    return mean, covariance / total
 
 
 def _single_component_covariance(candidate: Candidate, covariance: Tensor) -> Tensor:

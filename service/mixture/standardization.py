@@ -10,19 +10,21 @@ from torch import Tensor
 from service.mixture.blocked_points import BlockedPoints, Points, blocks_of
 from service.mixture.components import Components
 from service.mixture.invalid import InvalidFit
+from service.mixture.shards import ALONE, Group, Shards
 
 
 @dataclass(frozen=True, eq=False)
 class StandardizedPoints:
-    """What a fit reads: the points on their device, and the way back to data units.
+    """What a fit reads: a rank's points on their device, and the way back to data units.
 
     Attributes:
-        points: (D, N), feature by feature, in the fit's dtype on the fit's device; or, on the CPU, where they
+        points: (D, n), feature by feature, in the fit's dtype on the fit's device; or, on the CPU, where they
             lie, standardised as they are looked at.
-        weights: (N,) float64 on the same device, or None when every point counts once.
-        total_weight: the sum of the weights, N without them.
+        weights: (n,) float64 on the same device, or None when every point counts once.
+        total_weight: the sum of all ranks' weights, N without them.
         shift: (D,) float64 on the CPU, data units.
         scale: (D,) float64 on the CPU, data units; the same for all features when the family needs it.
+        shards: what of the N points is here, and what on other ranks.
     """
 
     points: Points
@@ -30,6 +32,7 @@ class StandardizedPoints:
     total_weight: float
     shift: Tensor
     scale: Tensor
+    shards: Shards
 
     @property
     def n_features(self) -> int:
@@ -38,23 +41,29 @@ class StandardizedPoints:
 
     @property
     def n_samples(self) -> int:
-        """N."""
-        return self.points.shape[1]
+        """N, on all ranks together."""
+        return self.shards.n_samples
 
     def log_jacobian(self) -> float:
         """What a mean log-likelihood in data units has more than one in standardised units, in nats."""
         return -float(self.scale.log().sum())
 
     def sample(self, size: int, generator: torch.Generator) -> StandardizedPoints:
-        """So many points drawn by their weight, with replacement, each counting once."""
+        """So many points drawn by their weight, with replacement, each counting once; whole on every rank."""
         if self.weights is None:
-            index = torch.randint(self.n_samples, (size,), generator=generator)
-        else:
-            cumulative = self.weights.cpu().cumsum(0)
-            uniform = torch.rand(size, dtype=torch.float64, generator=generator) * cumulative[-1]
-            index = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=self.n_samples - 1)
-        chosen = self.points[:, index.to(self.points.device)]
-        return replace(self, points=chosen, weights=None, total_weight=float(size))
+            return self._chosen(torch.randint(self.n_samples, (size,), generator=generator))
+        uniform = torch.rand(size, dtype=torch.float64, generator=generator)
+        return self._chosen(self.shards.drawn(self.weights.cpu(), uniform))
+
+    def whole(self) -> StandardizedPoints:
+        """All points, each counting once, on every rank."""
+        return self._chosen(torch.arange(self.n_samples))
+
+    def _chosen(self, index: Tensor) -> StandardizedPoints:
+        chosen = self.shards.brought_together(self.points, index)
+        size = index.shape[0]
+        shards = Shards(ALONE, (0, size))
+        return replace(self, points=chosen, weights=None, total_weight=float(size), shards=shards)
 
     def into(self, means: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:
         """Means (K, D) and covariances (K, D, D) of data units in these coordinates."""
@@ -72,21 +81,28 @@ class StandardizedPoints:
 
 
 def standardize(
-    points: Points, sample_weights: Tensor | None, *, common_scale: bool, dtype: torch.dtype, device: str
+    points: Points,
+    sample_weights: Tensor | None,
+    *,
+    common_scale: bool,
+    dtype: torch.dtype,
+    device: str,
+    group: Group = ALONE,
 ) -> StandardizedPoints:
     """The points shifted and scaled feature by feature.
 
     Args:
-        points: (D, N) float32 or float64, finite.
-        sample_weights: (N,) not negative, or None.
+        points: (D, n) float32 or float64, finite; this rank's.
+        sample_weights: (n,) not negative, or None.
         common_scale: one scale for all features, for families that are not closed under scaling single ones.
         dtype: of the answer's points.
         device: of the answer's points.
+        group: the ranks that have the others.
 
     Raises:
         InvalidFit: for a feature that is the same in every point, which leaves the likelihood unbounded.
     """
-    shift, variance, largest = _moments(points, sample_weights)
+    total, shift, variance, largest = _moments(points, sample_weights, group)
     # Rounding alone gives a constant feature a standard deviation of some eps times its size; moments are
     # float64 whatever the points are, so that float32 points a few of their last places apart still differ.
     rounding = 8 * torch.finfo(torch.float64).eps * largest
@@ -108,25 +124,25 @@ def standardize(
         standard = torch.empty(points.shape, dtype=dtype, device=device)
         for columns in blocks_of(points):
             standard[:, columns] = ((points[:, columns].double() - shift[:, None]) / scale[:, None]).to(dtype)
-    total = float(points.shape[1])
     weights = None if sample_weights is None else sample_weights.double().to(device)
-    if weights is not None:
-        total = float(weights.sum())
-    return StandardizedPoints(standard, weights, total, shift.cpu(), scale.cpu())
+    shards = Shards.of(group, points.shape[1])
+    return StandardizedPoints(standard, weights, total, shift.cpu(), scale.cpu(), shards)
 
 
-def _moments(points: Points, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and largest size of each feature, (D,) float64, in two sweeps to keep digits."""
+def _moments(points: Points, weights: Tensor | None, group: Group) -> tuple[float, Tensor, Tensor, Tensor]:
+    """Total weight; mean, variance and largest size of each feature, (D,) float64, in two sweeps."""
     n_features, n_samples = points.shape
-    total = float(n_samples) if weights is None else float(weights.sum(dtype=torch.float64))
+    own_total = float(n_samples) if weights is None else float(weights.sum(dtype=torch.float64))
     mean = torch.zeros(n_features, dtype=torch.float64, device=points.device)
     variance, largest = mean.clone(), mean.clone()
     for columns in blocks_of(points):
         part = points[:, columns].double()
         largest = torch.maximum(largest, part.abs().amax(dim=1))
         mean += part.sum(1) if weights is None else part @ weights[columns].double()
-    mean /= total
+    total, mean = group.summed(torch.tensor([own_total], dtype=torch.float64), mean)
+    mean /= float(total)
     for columns in blocks_of(points):
         squares = (points[:, columns].double() - mean[:, None]).square_()
         variance += squares.sum(1) if weights is None else squares @ weights[columns].double()
-    return mean, variance / total, largest
+    (variance,) = group.summed(variance)
+    return float(total), mean, variance / float(total), group.highest(largest.cpu()).to(mean.device)

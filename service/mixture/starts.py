@@ -204,7 +204,7 @@ def _subsample(data: StandardizedPoints, n_components: int, seed: int) -> Standa
         SUBSAMPLE, many, SMALLEST_PER_COMPONENT * n_components, SUBSAMPLE_PER_FEATURE * data.n_features
     )
     if data.weights is None and data.n_samples <= most:
-        return data
+        return data.whole()
     return data.sample(min(most, data.n_samples), torch.Generator().manual_seed(seed))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -59,12 +60,22 @@ class Statistics:
         return first, self.second - cross - delta.unsqueeze(-1) * self.first.unsqueeze(-2)
 
 
+@dataclass(frozen=True, eq=False)
+class _Own:
+    """Sums over a rank's own points, and what makes statistics of the sums over all ranks."""
+
+    sums: tuple[Numbers, ...]
+    finished: Callable[..., Statistics]
+
+
 class StatisticsPass:
     """One pass over standardised points as two matrix products around a softmax.
 
     With phi the quadratic features of a point and theta the coefficients of a component,
 
         Q = Theta Phi,  R = softmax over k of Q,  S = R Phi^T,  log-likelihood = sum logsumexp over k of Q.
+
+    Every rank of a fit takes the sums over its own points; one exchange adds them up.
 
     Attributes:
         data: the points.
@@ -96,7 +107,8 @@ class StatisticsPass:
         else:
             self.features = PairFeatures(data.n_features, self.device)
         lowest, highest = extremes(data.points)  # abs() would copy the points
-        self._largest = torch.maximum(-lowest, highest).double()
+        own_largest = torch.maximum(-lowest, highest).double().cpu()
+        self._largest = data.shards.group.highest(own_largest).to(self.device)
         self._largest_quick = quick(self._largest)
         self._weights = None if data.weights is None else data.weights.to(self.dtype)
         self._sums = FeatureSums(data.points, self._weights, self.features)
@@ -107,12 +119,18 @@ class StatisticsPass:
         rounding = 0.5 * torch.finfo(self.dtype).eps * self.features.magnitude(components, largest)
         inexact = ~(rounding <= self.error_bound)
         if not bool(inexact.any()):
-            return self._by_features(components)
+            return self._added(components, self._by_features(components))[0]
         if bool(inexact.all()):
-            return self._centred(components)
+            return self._added(components, self._centred(components))[0]
         exact = self._centred(components.rows(inexact))
         quick = self._by_features(components.rows(~inexact))
-        return _merge(inexact, exact, quick)
+        return _merge(inexact, *self._added(components, exact, quick))
+
+    def _added(self, components: Components, *parts: _Own) -> list[Statistics]:
+        """The statistics of all ranks' points that come of each part, after one exchange."""
+        every = [sums for part in parts for sums in part.sums]
+        together = iter(self.data.shards.group.summed(*every, alike=components.means))
+        return [part.finished(*(next(together) for _ in part.sums)) for part in parts]
 
     def unregularized(self, components: Components) -> Statistics:
         """The statistics with the plain log-likelihood, regularization zero, to the dtype's own bound."""
@@ -124,24 +142,27 @@ class StatisticsPass:
             self.regularization, self.error_bound = kept
 
     def minibatch(self, components: Components, indices: Tensor) -> Statistics:
-        """The statistics of each restart over its own points, indices (R, n), by features."""
+        """The statistics of each restart over its own points, indices (R, n) among all, by features."""
+        indices, counted = self.data.shards.own_of_each(indices)
         n_restarts, size = indices.shape
         flat = indices.reshape(-1)
         if self._sums.kept is not None:
             phi = self._sums.kept.index_select(1, flat)
         else:
             phi = self.features.rows_of(self.data.points.index_select(1, flat))
-        phi = phi.view(-1, n_restarts, size).transpose(0, 1)
+        phi = phi.view(phi.shape[0], n_restarts, size).transpose(0, 1)
         theta = self.features.coefficients(components, self.regularization).to(self.dtype)
         joint = torch.bmm(theta, phi)
         log_densities = torch.logsumexp(joint, dim=1)
         shares = joint.sub_(log_densities.unsqueeze(1)).exp_()
-        if self._weights is not None:
-            weights = self._weights[indices]
+        weights = counted if self._weights is None else self._weights[indices]
+        if weights is not None:
+            weights = weights if counted is None else weights * counted
             shares.mul_(weights.unsqueeze(1))
             log_densities = log_densities * weights
         sums = torch.bmm(shares, phi.mT).double()
-        return self._from_sums(log_densities.double().sum(1), sums)
+        own = _Own((log_densities.double().sum(1), sums), self._from_sums)
+        return self._added(components, own)[0]
 
     def _from_sums(self, log_likelihood: Numbers, sums: Numbers) -> Statistics:
         counts = self.features.constant(sums)
@@ -164,27 +185,28 @@ class StatisticsPass:
         second[..., place, place] += added
         return second
 
-    def _centred(self, components: Components) -> Statistics:
-        sums = centred_sums(self.data.points, self._weights, components.tensors(), self.regularization)
-        second = self._regularized(sums.second, sums.counts)
+    def _centred(self, components: Components) -> _Own:
+        own = centred_sums(self.data.points, self._weights, components.tensors(), self.regularization)
         kind = components.means
-        return Statistics(
-            like(kind, sums.log_likelihood),
-            like(kind, sums.counts),
-            like(kind, sums.first),
-            like(kind, second),
-            kind,
-        )
+        sums = tuple(like(kind, part) for part in (own.log_likelihood, own.counts, own.first, own.second))
 
-    def _by_features(self, components: Components) -> Statistics:
+        def finished(log_likelihood: Numbers, counts: Numbers, first: Numbers, second: Numbers) -> Statistics:
+            return Statistics(log_likelihood, counts, first, self._regularized(second, counts), kind)
+
+        return _Own(sums, finished)
+
+    def _by_features(self, components: Components) -> _Own:
         theta = self.features.coefficients(components, self.regularization)
         # The density is highest at the means: with that bound taken off, no entry of Theta Phi is above zero.
         constant, linear = self.features.constant(theta), self.features.linear(theta)
         highest = constant + 0.5 * (linear * components.means).sum(-1)
         shift = library(highest).amax(highest, 1)
         constant -= shift[:, None]
-        log_likelihood, sums = self._sums(theta)
-        return self._from_sums(log_likelihood + shift * self.data.total_weight, sums)
+
+        def finished(log_likelihood: Numbers, sums: Numbers) -> Statistics:
+            return self._from_sums(log_likelihood + shift * self.data.total_weight, sums)
+
+        return _Own(self._sums(theta), finished)
 
 
 def _merge(first: Numbers, chosen: Statistics, others: Statistics) -> Statistics:

@@ -63,12 +63,13 @@ def test_tasks_run_on_threads_of_their_own_with_one_torch_thread_each(two_thread
 MEMORY = """
 import resource, torch
 from service.mixture.components import Components
+from service.mixture.shards import ALONE, Shards
 from service.mixture.standardization import StandardizedPoints
 from service.mixture.statistics import StatisticsPass
 points = torch.randn(2, 10_000_000, dtype=torch.float64)
 weights = torch.rand(10_000_000, dtype=torch.float64)
 one = torch.ones(2, dtype=torch.float64)
-data = StandardizedPoints(points, weights, float(weights.sum()), 0 * one, one)
+data = StandardizedPoints(points, weights, float(weights.sum()), 0 * one, one, Shards.of(ALONE, 10_000_000))
 means = torch.randn(1, 16, 2, dtype=torch.float64)
 cholesky = torch.eye(2, dtype=torch.float64).expand(1, 16, 2, 2)
 components = Components(torch.full((1, 16), 1 / 16, dtype=torch.float64).log(), means, cholesky)

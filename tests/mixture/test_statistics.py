@@ -9,6 +9,7 @@ from service.mixture import GaussianMixture
 from service.mixture.components import Components
 from service.mixture.density import log_density
 from service.mixture.features import PairFeatures
+from service.mixture.shards import ALONE, Shards
 from service.mixture.standardization import StandardizedPoints, standardize
 from service.mixture.statistics import Statistics, StatisticsPass
 from tests import oracles
@@ -20,7 +21,12 @@ def plain_points(points: torch.Tensor, weights: torch.Tensor | None = None) -> S
     n_features, n_samples = points.shape
     total = float(n_samples) if weights is None else float(weights.sum())
     one = torch.ones(n_features, dtype=torch.float64)
-    return StandardizedPoints(points, weights, total, 0 * one, one)
+    return StandardizedPoints(points, weights, total, 0 * one, one, Shards.of(ALONE, n_samples))
+
+
+def in_form(passed: StatisticsPass, form: str, components: Components) -> Statistics:
+    """The statistics in the form of that name."""
+    return passed._added(components, getattr(passed, f"_{form}")(components))[0]
 
 
 def components_of(*mixtures, diagonal: bool = False) -> Components:
@@ -66,7 +72,7 @@ def test_every_form_of_the_pass_equals_the_oracle(monkeypatch, form, weighted, n
         plain_points(points, weights if weighted else None), diagonal=diagonal, regularization=0.0
     )
     components = components_of(*mixtures, diagonal=diagonal)
-    statistics = passed._centred(components) if form == "centred" else passed(components)
+    statistics = in_form(passed, form, components) if form == "centred" else passed(components)
     assert (statistics.origin is not None) == (form == "centred")
     first, second = about_zero(statistics)
     counted = weights.numpy() if weighted else np.ones(301)
@@ -134,7 +140,7 @@ def test_regularization_is_a_penalty_whose_update_adds_it_to_the_diagonal(diagon
     regularization = 0.3
     passed = StatisticsPass(plain_points(points), diagonal=diagonal, regularization=regularization)
     components = components_of(mixture, diagonal=diagonal)
-    statistics = passed._centred(components) if form == "centred" else passed(components)
+    statistics = in_form(passed, form, components) if form == "centred" else passed(components)
     traces = mixture.precisions().diagonal(dim1=-2, dim2=-1).sum(-1)
     joint = mixture.component_log_density(points.T) + mixture.log_weights - 0.5 * regularization * traces
     torch.testing.assert_close(statistics.log_likelihood[0], torch.logsumexp(joint, 1).sum())
@@ -203,7 +209,7 @@ def test_many_features_and_many_components_agree_with_the_centred_form(n_feature
     points, _ = mixture.sample(60, 0)
     passed = StatisticsPass(plain_points(points.T.contiguous()), diagonal=False, regularization=0.0)
     components = components_of(mixture)
-    by_features, centred = passed._by_features(components), passed._centred(components)
+    by_features, centred = (in_form(passed, form, components) for form in ("by_features", "centred"))
     expected = mixture.log_density(points).sum()
     torch.testing.assert_close(by_features.log_likelihood[0], expected, rtol=1e-9, atol=0)
     torch.testing.assert_close(centred.log_likelihood[0], expected, rtol=1e-11, atol=0)
