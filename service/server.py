@@ -12,7 +12,7 @@ import uvicorn
 
 from service.api.services import Services
 from service.app import create_app
-from service.protocol import Protocol
+from service.protocol import protocol
 from service.settings import Settings
 from service.storage import migrations
 from service.worker.device import slots
@@ -52,7 +52,8 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
     keeper = Keeper(slots(device, n_workers), _environment(settings), settings.lease_seconds)
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=protocol(settings),
+        ws="none",
         access_log=False,
         log_config=None,
         server_header=False,

@@ -33,6 +33,16 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(3, ge=1, description="after so many lost workers a fit fails with WORKER_LOST")
     max_body_bytes: int = Field(2**30, ge=1, description="larger bodies, decompressed, get 413")
+    max_head_bytes: int = Field(2**16, ge=1000, description="a larger first line with headers gets 431")
+    head_seconds: float = Field(
+        20.0, gt=0, description="a first line with headers that takes longer gets 408"
+    )
+    body_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="a body that in so long does not go on by 100 bytes a second gets 408, and a client that "
+        "does not read its answer at that pace is cut off",
+    )
     max_dataset_bytes: int = Field(2**33, ge=1, description="larger datasets, as float64, get 422")
     max_answer_bytes: int = Field(2**33, ge=1, description="answers to questions that are larger get 422")
     scoring_threads: int | None = Field(

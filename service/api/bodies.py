@@ -43,7 +43,7 @@ async def raw_body(request: Request, services: Use) -> Spooled:
         try:
             return Spooled(await request.body())
         except ClientDisconnect as error:
-            raise disconnected() from error
+            raise disconnected(request.scope) from error
     async with inflow(request, limit) as body:
         spool = partial(spooled_object, body, services.store.scratch)
         return await to_thread.run_sync(spool, limiter=services.upload_threads)

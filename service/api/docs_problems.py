@@ -19,6 +19,7 @@ _SAID = {
     403: ("SCOPE_MISSING", "This needs a key with the scope write; 'nightly batch' has read."),
     404: ("NOT_FOUND", "There is nothing at this path; /docs lists what there is."),
     406: ("NOT_ACCEPTABLE", "Accept must allow one of: application/json."),
+    408: ("REQUEST_TIMEOUT", "The body came too slowly: too little of it in 60 seconds. Send it again."),
     409: ("CONFLICT", "This does not fit the state that the resource is in."),
     413: ("BODY_TOO_LARGE", "The body, decompressed, is larger than the 1073741824 bytes that are taken."),
     415: ("UNSUPPORTED_MEDIA_TYPE", "Send the body with Content-Type: application/json."),
@@ -49,7 +50,7 @@ def _statuses(path: str, operation: dict[str, Any]) -> Iterator[int]:
     """What follows from an operation's form; what is its own stands at its endpoint."""
     yield from (406, 422, 500, 503)
     if "requestBody" in operation:
-        yield from (400, 413, 415)
+        yield from (400, 408, 413, 415)
     if "security" in operation:
         yield from (401, 403)
     if "{" in path:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from service.codecs.compression import ENCODINGS, BadCompression, Decompressed
 from service.codecs.points import Stream
@@ -16,7 +17,9 @@ from service.errors import ServiceError
 # A reader is woken for so many bytes, and a client that sends faster than they are read waits at so many.
 _WORTH_WAKING_BYTES = 1 << 18
 _MOST_HELD_BYTES = 4 << 20
-_LONGEST_SILENCE_SECONDS = 60.0
+
+BROKEN_OFF = "broken_off"
+"""Where a request's state says why no more of its body comes, if it was the server who ended that."""
 
 
 class Digest(Protocol):
@@ -35,6 +38,7 @@ class _Pipe:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Event()
+        self._worth_reading = asyncio.Event()
         self._changed = threading.Condition()
         self._held = bytearray()
         self._end: BaseException | bool = False
@@ -46,6 +50,7 @@ class _Pipe:
             n_held = len(self._held)
             if n_held >= _WORTH_WAKING_BYTES:
                 self._changed.notify()
+                self._worth_reading.set()
         if n_held >= _MOST_HELD_BYTES:
             self._room.clear()
             with self._changed:
@@ -58,6 +63,11 @@ class _Pipe:
         with self._changed:
             self._end = self._end or reason or True
             self._changed.notify()
+        self._worth_reading.set()
+
+    async def worth_reading(self) -> None:
+        """Waits until all or much has come: slow senders would occupy threads that others need."""
+        await self._worth_reading.wait()
 
     def read(self, size: int) -> bytes:
         """Returns up to so many bytes as soon as there are enough to be worth it, none at the end.
@@ -68,11 +78,7 @@ class _Pipe:
         enough = min(size, _WORTH_WAKING_BYTES)
         with self._changed:
             while len(self._held) < enough and not self._end:
-                before = len(self._held)
-                if not self._changed.wait(_LONGEST_SILENCE_SECONDS) and len(self._held) == before:
-                    raise ServiceError(
-                        "REQUEST_TIMEOUT", 408, "No more of the body came for a minute; send it again."
-                    )
+                self._changed.wait()
             if isinstance(self._end, BaseException):
                 raise self._end
             piece = bytes(memoryview(self._held)[:size])
@@ -115,7 +121,7 @@ class Inflow:
 
 @asynccontextmanager
 async def inflow(request: Request, limit_bytes: int) -> AsyncIterator[Inflow]:
-    """Yields a request's body while it comes in.
+    """Yields a request's body while it comes in, from when there is enough of it to occupy a thread with.
 
     Raises:
         ServiceError: It says that it is too large (413), or its encoding is not spoken (415).
@@ -125,12 +131,13 @@ async def inflow(request: Request, limit_bytes: int) -> AsyncIterator[Inflow]:
     pipe = _Pipe()
     pump = asyncio.create_task(_pump(request, pipe))
     try:
+        await pipe.worth_reading()
         yield Inflow(pipe, encoding, limit_bytes)
     finally:
         pump.cancel()
         with suppress(asyncio.CancelledError):
             await pump
-        pipe.end(disconnected())
+        pipe.end(disconnected(request.scope))
 
 
 async def _pump(request: Request, pipe: _Pipe) -> None:
@@ -138,7 +145,7 @@ async def _pump(request: Request, pipe: _Pipe) -> None:
         async for piece in request.stream():
             await pipe.put(piece)
     except ClientDisconnect:
-        pipe.end(disconnected())
+        pipe.end(disconnected(request.scope))
     else:
         pipe.end()
 
@@ -177,6 +184,8 @@ def too_large(limit_bytes: int) -> ServiceError:
     )
 
 
-def disconnected() -> ServiceError:
+def disconnected(scope: Scope) -> ServiceError:
     """Returns the error of a body that never became whole."""
-    return ServiceError("CLIENT_DISCONNECTED", 400, "The connection closed before the body was whole.")
+    why: ServiceError | None = scope["state"].get(BROKEN_OFF)
+    gone = ServiceError("CLIENT_DISCONNECTED", 400, "The connection closed before the body was whole.")
+    return why or gone

@@ -34,24 +34,30 @@ def install(app: FastAPI) -> None:
 
 def render(request: Request, error: ServiceError) -> Response:
     """Returns an error as a problem document."""
+    request_id = request_id_of(request)
+    request.state.problem_code = error.code
+    headers = {"X-Request-Id": request_id, **error.headers}
+    return Response(document(error, request.url.path, request_id), error.status, headers, MEDIA_TYPE)
+
+
+def document(error: ServiceError, path: str, request_id: str) -> bytes:
+    """Returns an error as the text of a problem document."""
     problem: dict[str, Any] = {
         "type": f"urn:mixserve:problem:{error.code.lower().replace('_', '-')}",
         "title": error.status.phrase,
         "status": error.status.value,
         "detail": error.detail,
-        "instance": request.url.path,
+        "instance": path,
         "code": error.code,
-        "request_id": request_id_of(request),
+        "request_id": request_id,
     }
     if error.errors:
         problem["errors"] = [
             {"pointer": field.pointer[:_LONGEST_POINTER], "message": field.message}
             for field in error.errors[:_MOST_ERRORS]
         ]
-    request.state.problem_code = error.code
-    headers = {"X-Request-Id": problem["request_id"], **error.headers}
     # A path may repeat a key that was put there by mistake.
-    return Response(redacted(to_json(problem).decode()), error.status, headers, MEDIA_TYPE)
+    return redacted(to_json(problem).decode()).encode()
 
 
 def field_errors(details: Iterable[ErrorDetails]) -> list[FieldError]:

@@ -71,7 +71,7 @@ class Quick:
         mixture_id, _, name = scope["path"][len(self._folder) :].partition("/")
         scope["route"], question = self._questions[name]  # the figures and the log have its path
         try:
-            answer = await self._answer(receive, mixture_id, question)
+            answer = await self._answer(scope, receive, mixture_id, question)
         except ServiceError as error:
             await render(Request(scope), error)(scope, receive, send)
             return
@@ -95,8 +95,8 @@ class Quick:
                 return False
         return length.isdigit() and int(length) <= self._most_bytes
 
-    async def _answer(self, receive: Receive, mixture_id: str, question: Question) -> bytes:
-        parsed = parse(PointsBody, await _body(receive))
+    async def _answer(self, scope: Scope, receive: Receive, mixture_id: str, question: Question) -> bytes:
+        parsed = parse(PointsBody, await _body(scope, receive))
         posted = PostedPoints(np.array(parsed.points, dtype=np.float64), parsed.columns)
         require_columns(posted.columns, posted.rows.shape[1])
         asked = await self._services.prepared.get(mixture_id)
@@ -111,12 +111,12 @@ class Quick:
         return bytes(to_json(lists, inf_nan_mode="strings"))  # as a JsonAnswer has it
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(scope: Scope, receive: Receive) -> bytes:
     body: bytes = b""
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise disconnected()
+            raise disconnected(scope)
         body += bytes(message.get("body", b""))
         if not message.get("more_body", False):
             return body

@@ -6,36 +6,66 @@ from typing import Any
 import pytest
 from fastapi import Request
 
-from service.api import inflow
+from service.api.inflow import BROKEN_OFF, inflow
 from service.errors import ServiceError
 
-
-def _request(*pieces: bytes) -> Request:
-    """A request whose client sends these and then neither more nor the end."""
-    coming = iter(pieces)
-
-    async def receive() -> dict[str, Any]:
-        piece = next(coming, None)
-        if piece is None:
-            await asyncio.Event().wait()
-        return {"type": "http.request", "body": piece, "more_body": True}
-
-    return Request({"type": "http", "headers": []}, receive)
+LARGE = bytes(1 << 18)
 
 
-async def _read(request: Request, *sizes: int) -> list[bytes]:
-    async with inflow.inflow(request, limit_bytes=1 << 30) as body:
+class Sender:
+    """A client that sends these pieces, and then says nothing until it is let go."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = iter(pieces)
+        self.silent, self.gone = asyncio.Event(), asyncio.Event()
+        self.read = False
+        self.request = Request({"type": "http", "headers": [], "state": {}}, self._receive)
+
+    async def _receive(self) -> dict[str, Any]:
+        piece = next(self._pieces, None)
+        if piece is not None:
+            return {"type": "http.request", "body": piece, "more_body": True}
+        self.silent.set()
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+
+async def read(sender: Sender, *sizes: int) -> list[bytes]:
+    async with inflow(sender.request, limit_bytes=1 << 30) as body:
+        sender.read = True
         return [await asyncio.to_thread(body.read, size) for size in sizes]
 
 
-def test_a_sender_that_falls_silent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflow, "_LONGEST_SILENCE_SECONDS", 0.05)
+def test_little_is_not_read_until_it_is_all() -> None:
+    async def steps() -> list[bytes]:
+        sender = Sender(b"{", b"}")
+        reading = asyncio.create_task(read(sender, 10))
+        await sender.silent.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not sender.read
+        sender.gone.set()
+        return await reading
+
     with pytest.raises(ServiceError) as refused:
-        asyncio.run(_read(_request(b"{"), 1 << 20))
+        asyncio.run(steps())
+    assert (refused.value.status, refused.value.code) == (400, "CLIENT_DISCONNECTED")
+
+
+def test_much_is_read_while_more_is_to_come() -> None:
+    async def steps() -> list[bytes]:
+        return await read(Sender(LARGE, LARGE), len(LARGE), len(LARGE))
+
+    assert asyncio.run(steps()) == [LARGE, LARGE]
+
+
+def test_a_body_that_the_server_gave_up_says_why() -> None:
+    async def steps() -> None:
+        sender = Sender(LARGE)
+        sender.request.scope["state"][BROKEN_OFF] = ServiceError("REQUEST_TIMEOUT", 408, "Too slow.")
+        asyncio.get_running_loop().call_later(0.01, sender.gone.set)
+        await read(sender, len(LARGE), 1)
+
+    with pytest.raises(ServiceError) as refused:
+        asyncio.run(steps())
     assert (refused.value.status, refused.value.code) == (408, "REQUEST_TIMEOUT")
-
-
-def test_what_came_is_read_before_the_silence_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflow, "_LONGEST_SILENCE_SECONDS", 0.05)
-    large = bytes(1 << 18)
-    assert asyncio.run(_read(_request(large, large), 1 << 18, 1 << 18)) == [large, large]
