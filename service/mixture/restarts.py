@@ -36,7 +36,7 @@ class Sight:
 Watch = Callable[[Sight], str | None]
 
 # A race is judged after so many steps, and the climb that an optimiser expects is trusted to this factor.
-RACE_STEPS, RACE_HOPE = 6, 10.0
+RACE_STEPS, RACE_HOPE = 6, 100.0
 
 
 @dataclass(frozen=True)
