@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from service.mixture.components import concatenate
 from service.mixture.families import FAMILIES, Family
 from service.mixture.gaussian_mixture import GaussianMixture
-from service.mixture.journal import Journal, RestartEnd
+from service.mixture.journal import (
+    Entry,
+    RestartEnd,
+    components_of,
+    entry_of_components,
+    note,
+    told,
+)
 from service.mixture.optimizers import Objective, make_optimizer
 from service.mixture.options import FitOptions
+from service.mixture.pieces import Pieces
+from service.mixture.progress import ASKED
 from service.mixture.restarts import Watch
 from service.mixture.stages import FINISHED, Stages, spurious_floor
 from service.mixture.standardization import StandardizedPoints
-from service.mixture.starts import STARTS, Starts, given_start, restart_generator
+from service.mixture.starts import (
+    STARTS,
+    Starts,
+    entry_of_starts,
+    given_start,
+    restart_generator,
+    starts_of,
+)
 from service.mixture.statistics import StatisticsPass
 from service.mixture.threads import threads_for
 
@@ -96,11 +111,21 @@ def run_candidate(
     covariance_type: str,
     options: FitOptions,
     watch: Watch,
-    journal: Journal | None = None,
+    pieces: Pieces | None = None,
     name: str = "0",
 ) -> Candidate:
-    """Fits one family with one number of components from ``options.n_init`` starts."""
+    """Fits one family with one number of components from ``options.n_init`` starts.
+
+    Raises:
+        Interrupted: the fit was asked to end before its first step.
+    """
+    pieces = pieces or Pieces()
     family = FAMILIES[covariance_type].for_features(data.n_features)
+    optimizer = make_optimizer(options.optimizer, family, data.n_samples)
+    known = pieces.journal.finished(f"{name}/optima")
+    if known is not None:
+        optima = _optima_of(known, data.points.device)
+        return Candidate(n_components, family, optimizer.name, data, optima)
     statistics = StatisticsPass(
         data,
         diagonal=family.diagonal,
@@ -108,26 +133,26 @@ def run_candidate(
         regularization=options.regularization,
         error_bound=min(options.tolerance, LARGEST_ERROR),
     )
-    objective = Objective(statistics, family, n_components)
-    optimizer = make_optimizer(options.optimizer, family, data.n_samples)
     generators = [restart_generator(options.seed, restart) for restart in range(options.n_init)]
     # The same on every rank: with another number of threads, the same step may round otherwise.
     n_own = data.n_samples // data.shards.group.size
     work = options.n_init * n_components * statistics.features.n_rows * n_own
     with threads_for(work):
         stages = Stages(
-            objective,
+            Objective(statistics, family, n_components),
             optimizer,
             generators,
             tolerance=options.tolerance,
             max_steps=options.max_steps,
             watch=watch,
-            journal=journal or Journal(),
+            journal=pieces.journal,
             name=name,
         )
-        ends = stages.run(lambda: _starts(data, family, n_components, options.initialization, generators))
+        ends = stages.run(lambda: _starts(data, family, n_components, options, generators, pieces, name))
         optima = _optima(statistics, ends)
     optima.sort(key=_rank)
+    if not any(end.outcome in ASKED for end in ends):
+        pieces.journal.finish(f"{name}/optima", _entry_of_optima(optima), forget=f"{name}/")
     return Candidate(n_components, family, optimizer.name, data, optima)
 
 
@@ -141,12 +166,46 @@ def _starts(
     data: StandardizedPoints,
     family: Family,
     n_components: int,
-    initialization: Any,
+    options: FitOptions,
     generators: list[torch.Generator],
+    pieces: Pieces,
+    name: str,
 ) -> Starts:
-    if initialization["method"] == "mixture":
-        return given_start(data, family, n_components, initialization["mixture"], len(generators))
-    return STARTS[initialization["method"]](data, family, n_components, generators)
+    """The starts of a candidate, found now or before."""
+    if options.initialization["method"] == "mixture":
+        mixture = options.initialization["mixture"]
+        return given_start(data, family, n_components, mixture, len(generators))
+    known = pieces.journal.finished(f"{name}/starts")
+    if known is not None:
+        return starts_of(known, data.points.device)
+    start, below = STARTS[options.initialization["method"]], f"{name}/starts/"
+    found = start(data, family, n_components, generators, pieces=pieces.under(below))
+    pieces.journal.finish(f"{name}/starts", entry_of_starts(found), forget=below)
+    return found
+
+
+def _entry_of_optima(optima: list[Optimum]) -> Entry:
+    """Optima as a journal keeps them; the components that some share only once."""
+    distinct = {id(optimum.end.components): optimum.end.components for optimum in optima}
+    rows = {identity: row for row, identity in enumerate(distinct)}
+    notes = [
+        (
+            rows[id(one.end.components)],
+            (one.end.outcome, one.end.n_steps, one.end.n_passes),
+            (one.mean_log_likelihood, one.smallest_eigenvalue, one.smallest_weight, one.spurious),
+        )
+        for one in optima
+    ]
+    return {"optima": note(notes), **entry_of_components(concatenate(list(distinct.values())))}
+
+
+def _optima_of(entry: Entry, device: torch.device) -> list[Optimum]:
+    """What ``_entry_of_optima`` put away."""
+    notes, components = told(entry["optima"]), components_of(entry, device)
+    return [
+        Optimum(RestartEnd(components.rows(torch.tensor([row], device=device)), *end), *values)
+        for row, end, values in notes
+    ]
 
 
 def _optima(statistics: StatisticsPass, ends: list[RestartEnd]) -> list[Optimum]:

@@ -14,6 +14,7 @@ from service.mixture.families import FAMILIES
 from service.mixture.invalid import InvalidFit
 from service.mixture.journal import Journal
 from service.mixture.options import DTYPES, FitOptions
+from service.mixture.pieces import Ask, Interrupted, Pieces
 from service.mixture.progress import ASKED, Progress
 from service.mixture.report import FitReport, Table, interrupted
 from service.mixture.restarts import Sight, Watch
@@ -30,6 +31,7 @@ def fit(
     sample_weights: Tensor | None = None,
     device: str = "cpu",
     watch: Watcher | None = None,
+    ask: Ask = lambda: None,
     checkpoint: Callable[[bytes], None] | None = None,
     resume: bytes | None = None,
     checkpoint_seconds: float = 5.0,
@@ -45,6 +47,7 @@ def fit(
         device: where the passes over the data run.
         watch: called at least once per step; answering "cancelled" or "timed_out" ends the fit so, and
             "released" too, after one more checkpoint.
+        ask: called again and again before the first step, while starts are sought; answers as watch does.
         checkpoint: called now and then with bytes from which another process can go on.
         resume: the last such bytes of the same fit, to go on to the same numbers.
         checkpoint_seconds: the least time between two checkpoints.
@@ -64,6 +67,7 @@ def fit(
     run = _Run(options, watch, group)
     keep = checkpoint if group.rank == 0 else None
     journal = Journal(_identity(points, options, group), keep, resume, checkpoint_seconds, device)
+    pieces = Pieces(journal, ask=ask if group.size == 1 else lambda: group.first_says(ask(), ASKED))
     standardized: dict[bool, StandardizedPoints] = {}
     candidates: list[Candidate] = []
     for n_components in options.n_components:
@@ -74,15 +78,11 @@ def fit(
                     *training, common_scale=common, dtype=DTYPES[options.dtype], device=device, group=group
                 )
             data = standardized[common]
-            candidate = run_candidate(
-                data,
-                n_components,
-                covariance_type,
-                options,
-                run.watch_on(data, n_components, covariance_type),
-                journal,
-                str(len(candidates)),
-            )
+            seen, name = run.watch_on(data, n_components, covariance_type), str(len(candidates))
+            try:
+                candidate = run_candidate(data, n_components, covariance_type, options, seen, pieces, name)
+            except Interrupted as asked:
+                return interrupted(asked.outcome)
             if run.interrupted is not None:
                 return interrupted(run.interrupted)
             candidates.append(candidate)

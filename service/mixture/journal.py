@@ -6,7 +6,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,14 @@ from torch import Tensor
 from service.mixture.components import Components
 from service.mixture.invalid import InvalidFit
 
-FORMAT = 2
+FORMAT = 3
+# Where writing would take more than this share of the time, checkpoints are up to so many times as far apart.
+WRITING_SHARE, STRETCH = 0.1, 2.0
 _PARTS = ("log_weights", "means", "precisions_cholesky")
+_NOTE = "note"
+
+Entry = dict[str, Any]
+"""Named numbers, arrays or tensors, that together say what a piece of a fit came to, or how far it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +66,13 @@ class Loop:
 
 
 class Journal:
-    """Keeps the ends of finished loops and the state of the running one, by name.
+    """Keeps what finished pieces of a fit came to and how far the running one is, by name.
 
     Args:
         fit: what tells this fit from another, ready for JSON.
         checkpoint: takes the bytes of a checkpoint, at most every ``seconds``; None keeps nothing.
         resume: bytes of an earlier checkpoint of the same fit, or None to start afresh.
-        seconds: the least time between two checkpoints.
+        seconds: the least time between two checkpoints; up to twice that where they take long to write.
         device: where the tensors of a resumed loop go.
 
     Raises:
@@ -83,122 +89,160 @@ class Journal:
     ) -> None:
         self._fit = json.loads(json.dumps(fit))
         self._checkpoint = checkpoint
-        self._seconds = seconds
+        self._seconds = self._pause = seconds
+        self._device = device
         self._written = self._started = time.monotonic()
-        self._finished: dict[str, list[RestartEnd]] = {}
-        self._loop: tuple[str, Loop] | None = None
+        self._finished: dict[str, Entry] = {}
+        self._running: tuple[str, Entry] | None = None
         self._elapsed_before = 0.0
         if resume is not None:
-            self._read(resume, device)
+            self._read(resume)
 
     def elapsed_seconds(self) -> float:
         """Time spent on this fit, that of the processes before included."""
         return self._elapsed_before + time.monotonic() - self._started
 
+    def finished(self, name: str) -> Entry | None:
+        """What the piece of that name came to, if it has finished."""
+        return self._finished.get(name)
+
+    def running(self, name: str) -> Entry | None:
+        """How far the piece of that name was, if it was the one running."""
+        return self._running[1] if self._running is not None and self._running[0] == name else None
+
+    def finish(self, name: str, entry: Entry, *, forget: str | None = None) -> None:
+        """Notes what a piece came to, in place of all those whose names begin with ``forget``."""
+        if self._checkpoint is None:
+            return
+        if forget is not None:
+            self._finished = {
+                known: what for known, what in self._finished.items() if not known.startswith(forget)
+            }
+        self._finished[name] = entry
+
+    def offer(self, name: str, entry: Callable[[], Entry]) -> None:
+        """Writes a checkpoint of the running piece if it is time."""
+        if time.monotonic() - self._written >= self._pause:
+            self.write(name, entry)
+
+    def write(self, name: str, entry: Callable[[], Entry]) -> None:
+        """Writes a checkpoint of the running piece at once."""
+        if self._checkpoint is None:
+            return
+        begun = time.monotonic()
+        self._checkpoint(self._bytes(name, entry()))
+        self._written = time.monotonic()
+        wished = (self._written - begun) / WRITING_SHARE
+        self._pause = min(STRETCH * self._seconds, max(self._seconds, wished))
+
     def ends(self, name: str) -> list[RestartEnd] | None:
         """The ends of the loop of that name, if it has finished."""
-        return self._finished.get(name)
+        entry = self.finished(name)
+        if entry is None:
+            return None
+        return [end for end in _ends(entry, self._device) if end is not None]
 
     def loop(self, name: str) -> Loop | None:
         """The loop of that name, if it was the one running."""
-        return self._loop[1] if self._loop is not None and self._loop[0] == name else None
+        entry = self.running(name)
+        return None if entry is None else _loop(entry, self._device)
 
-    def finish(self, name: str, ends: list[RestartEnd]) -> None:
-        """Notes that the loop of that name has finished."""
-        if self._checkpoint is not None:
-            self._finished[name] = ends
-
-    def offer(self, name: str, loop: Loop, derived: Collection[str] = ()) -> None:
-        """Writes a checkpoint if it is time, without the entries of the state that are ``derived``."""
-        if time.monotonic() - self._written >= self._seconds:
-            self.write(name, loop, derived)
-
-    def write(self, name: str, loop: Loop, derived: Collection[str] = ()) -> None:
-        """Writes a checkpoint at once."""
-        if self._checkpoint is not None:
-            self._checkpoint(self._bytes(name, loop, derived))
-            self._written = time.monotonic()
-
-    def _bytes(self, name: str, loop: Loop, derived: Collection[str]) -> bytes:
+    def _bytes(self, name: str, running: Entry) -> bytes:
         """An uncompressed npz archive of plain arrays, with one entry of JSON; nothing is pickled."""
         arrays: dict[str, np.ndarray[Any, Any]] = {}
+
+        def put(prefix: str, entry: Entry) -> list[str]:
+            for key, values in entry.items():
+                arrays[f"{prefix}:{key}"] = values.cpu().numpy() if isinstance(values, Tensor) else values
+            return list(entry)
+
         document = {
             "format": FORMAT,
             "fit": self._fit,
             "elapsed_seconds": self.elapsed_seconds(),
-            "finished": {key: _noted(arrays, key, ends) for key, ends in self._finished.items()},
-            "loop": {
-                "name": name,
-                "running": loop.running,
-                "windows": loop.windows,
-                "n_steps": loop.n_steps,
-                "best": loop.best,
-                "ends": _noted(arrays, "ended", loop.ends),
+            "finished": {
+                key: put(f"finished:{i}", entry) for i, (key, entry) in enumerate(self._finished.items())
             },
+            "running": {name: put("running", running)},
         }
-        for key, tensor in loop.state.items():
-            if key not in derived:
-                arrays[f"state:{key}"] = tensor.cpu().numpy()
-        arrays["document"] = np.frombuffer(json.dumps(document).encode(), dtype=np.uint8)
+        arrays["document"] = note(document)
         file = io.BytesIO()
         np.savez(file, allow_pickle=False, **arrays)
         return file.getvalue()
 
-    def _read(self, resume: bytes, device: str) -> None:
+    def _read(self, resume: bytes) -> None:
         try:
             with np.load(io.BytesIO(resume), allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
-            document = json.loads(arrays["document"].tobytes())
+            document = told(arrays["document"])
             known = document["format"] == FORMAT
         except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise InvalidFit("resume holds no checkpoint; start the fit afresh", ("resume",)) from error
         if not known or document["fit"] != self._fit:
             raise InvalidFit("resume is a checkpoint of another fit; start the fit afresh", ("resume",))
         self._elapsed_before = document["elapsed_seconds"]
-        for key, notes in document["finished"].items():
-            self._finished[key] = [end for end in _ends(arrays, key, notes, device) if end is not None]
-        saved = document["loop"]
-        state = {
-            key.removeprefix("state:"): torch.from_numpy(array)
-            for key, array in arrays.items()
-            if key.startswith("state:")
-        }
-        self._loop = (
-            saved["name"],
-            Loop(
-                {
-                    key: tensor.to(device) if tensor.is_floating_point() else tensor
-                    for key, tensor in state.items()
-                },
-                saved["running"],
-                _ends(arrays, "ended", saved["ends"], device),
-                saved["windows"],
-                saved["n_steps"],
-                saved["best"],
-            ),
-        )
+        for i, (name, keys) in enumerate(document["finished"].items()):
+            self._finished[name] = {key: arrays[f"finished:{i}:{key}"] for key in keys}
+        for name, keys in document["running"].items():
+            self._running = name, {key: arrays[f"running:{key}"] for key in keys}
 
 
-def _noted(arrays: dict[str, Any], key: str, ends: list[Any]) -> list[Any]:
-    """Puts the ends' numbers among the arrays; what is left of each for JSON comes back."""
-    notes: list[Any] = []
+def note(value: Any) -> np.ndarray[Any, Any]:
+    """What JSON can say, as an array among others."""
+    return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
+
+
+def told(array: np.ndarray[Any, Any]) -> Any:
+    """What ``note`` was given."""
+    return json.loads(array.tobytes())
+
+
+def entry_of_components(components: Components, prefix: str = "") -> Entry:
+    """Components by the names of their parts."""
+    return {f"{prefix}{part}": getattr(components, part) for part in _PARTS}
+
+
+def components_of(entry: Mapping[str, Any], device: str | torch.device, prefix: str = "") -> Components:
+    """What ``entry_of_components`` put away."""
+    return Components(*(tensor_on(entry[f"{prefix}{part}"], device) for part in _PARTS))
+
+
+def entry_of_ends(ends: list[RestartEnd | None]) -> Entry:
+    """The ends that there are, with the places of the others."""
+    notes = [None if end is None else [end.outcome, end.n_steps, end.n_passes] for end in ends]
+    entry: Entry = {_NOTE: note(notes)}
     for i, end in enumerate(ends):
-        if end is None:
-            notes.append(None)
-            continue
-        notes.append([end.outcome, end.n_steps, end.n_passes])
-        for part in _PARTS:
-            arrays[f"{key}:{i}:{part}"] = getattr(end.components, part).cpu().numpy()
-    return notes
+        if end is not None:
+            entry |= entry_of_components(end.components, f"{i}:")
+    return entry
 
 
-def _ends(arrays: dict[str, Any], key: str, notes: list[Any], device: str) -> list[RestartEnd | None]:
-    """The ends that ``_noted`` put away."""
-    ends: list[RestartEnd | None] = []
-    for i, note in enumerate(notes):
-        if note is None:
-            ends.append(None)
-            continue
-        parts = (torch.from_numpy(arrays[f"{key}:{i}:{part}"]).to(device) for part in _PARTS)
-        ends.append(RestartEnd(Components(*parts), *note))
-    return ends
+def entry_of_loop(loop: Loop, derived: Collection[str] = ()) -> Entry:
+    """A loop between two steps, without the entries of its state that are ``derived``."""
+    about = {"running": loop.running, "windows": loop.windows, "n_steps": loop.n_steps, "best": loop.best}
+    entry: Entry = {"loop": note(about), **entry_of_ends(loop.ends)}
+    return entry | {f"state:{key}": values for key, values in loop.state.items() if key not in derived}
+
+
+def _ends(entry: Entry, device: str) -> list[RestartEnd | None]:
+    """The ends that ``entry_of_ends`` put away."""
+    return [
+        None if end is None else RestartEnd(components_of(entry, device, f"{i}:"), *end)
+        for i, end in enumerate(told(entry[_NOTE]))
+    ]
+
+
+def _loop(entry: Entry, device: str) -> Loop:
+    """The loop that ``entry_of_loop`` put away."""
+    state = {
+        key.removeprefix("state:"): tensor_on(values, device if values.dtype.kind == "f" else "cpu")
+        for key, values in entry.items()
+        if key.startswith("state:")
+    }
+    return Loop(state=state, ends=_ends(entry, device), **told(entry["loop"]))
+
+
+def tensor_on(values: Any, device: str | torch.device) -> Tensor:
+    """The numbers of an entry, which are an array where they come out of a checkpoint."""
+    tensor: Tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    return tensor.to(device)

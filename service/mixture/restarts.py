@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from service.mixture.components import Components
-from service.mixture.journal import Journal, Loop, RestartEnd
+from service.mixture.journal import Entry, Journal, Loop, RestartEnd, entry_of_ends, entry_of_loop
 from service.mixture.optimizers.optimizer import Objective, Optimizer, State, select_rows
 
 
@@ -130,8 +130,12 @@ def run_restarts(
     seen = max(tolerance, objective.statistics.noise) if tolerance > 0 else 0.0
     rule = Plateau(seen, optimizer.window)
     shown = Shown(round(1 / optimizer.passes_per_step), loop.best)
+
+    def entry() -> Entry:
+        return entry_of_loop(loop, optimizer.derived)
+
     while loop.running:
-        journal.offer(name, loop, optimizer.derived)
+        journal.offer(name, entry)
         loop.state = optimizer.step(objective, loop.state)
         loop.n_steps += 1
         values: list[float] = loop.state["log_likelihood"].tolist()
@@ -149,12 +153,11 @@ def run_restarts(
         if asked is not None:
             if asked == "released":
                 # Those that have ended by themselves have; the others go on from here, in another process.
-                journal.write(name, loop, optimizer.derived)
+                journal.write(name, entry)
             if loop.running:
                 _take_out(objective, optimizer, loop, [asked] * len(loop.running))
-    ends = [end for end in loop.ends if end is not None]
-    journal.finish(name, ends)
-    return ends
+    journal.finish(name, entry_of_ends(loop.ends))
+    return [end for end in loop.ends if end is not None]
 
 
 def _begun(

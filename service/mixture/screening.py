@@ -8,16 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.mixture.arrays import Numbers, library
+from service.mixture.arrays import Numbers, library, quick
 from service.mixture.blocked_points import in_memory
-from service.mixture.components import Components
+from service.mixture.components import Components, concatenate
 from service.mixture.families import Family
+from service.mixture.journal import Entry, components_of, entry_of_components, tensor_on
 from service.mixture.optimizers.em_coordinates import coordinates, from_coordinates
+from service.mixture.pieces import Pieces
 from service.mixture.standardization import StandardizedPoints
 from service.mixture.statistics import StatisticsPass
 
 # How long starts are looked at, and how far they are kept from spurious optima meanwhile.
 STEPS, TOLERANCE, REGULARIZATION = 12, 1e-4, 1e-3
+# Multiplications in a step that is one piece of work, some seconds'; starts beyond them come after it.
+PIECE_WORK = 1 << 37
 # A component this many times as wide as the regularisation makes it is going to a point or a plane.
 FLOOR_FACTOR = 3.0
 # A start this many standard errors behind the best of a sample is not likely to be better on all points.
@@ -45,7 +49,9 @@ class Screened:
     behind: list[bool]
 
 
-def screened(sample: StandardizedPoints, family: Family, components: Components) -> Screened:
+def screened(
+    sample: StandardizedPoints, family: Family, components: Components, pieces: Pieces | None = None
+) -> Screened:
     """Some steps of em on a sample from every start."""
     statistics = StatisticsPass(
         sample,
@@ -59,7 +65,9 @@ def screened(sample: StandardizedPoints, family: Family, components: Components)
     kept = sorted(set(alike))
     # What is not finite shows in the values; numpy need not warn of it.
     with np.errstate(all="ignore"):
-        components, values = _climbed(statistics, family, components.rows(torch.tensor(kept)))
+        components, values = _climbed(
+            statistics, family, components.rows(torch.tensor(kept)), pieces or Pieces()
+        )
     densities = log_densities_somewhere(statistics, components)
     same = _alike(densities, values)
     floored = _floored(components)
@@ -76,22 +84,45 @@ def screened(sample: StandardizedPoints, family: Family, components: Components)
 
 
 def _climbed(
-    statistics: StatisticsPass, family: Family, components: Components
+    statistics: StatisticsPass, family: Family, components: Components, pieces: Pieces
 ) -> tuple[Components, list[float]]:
     """The components after some steps of em, and their mean log-likelihoods one step before."""
+    n_restarts, n_components, _ = components.means.shape
+    work = n_components * statistics.features.n_rows * statistics.data.n_samples
+    together = max(1, PIECE_WORK // work)
+    parts = [
+        _climbed_together(statistics, family, components.rows(slice(first, first + together)), pieces, first)
+        for first in range(0, n_restarts, together)
+    ]
+    return concatenate([part[0] for part in parts]), [value for part in parts for value in part[1]]
+
+
+def _climbed_together(
+    statistics: StatisticsPass, family: Family, components: Components, pieces: Pieces, first: int
+) -> tuple[Components, list[float]]:
     n_components, n_features = components.means.shape[1:]
-    components = components.quick()
-    numbers = library(components.means)
-    values = numbers.full(components.means.shape[:1], -torch.inf, device=components.means.device)
-    for _ in range(STEPS):
-        sums = statistics(components)
-        before, values = values, sums.log_likelihood / statistics.data.total_weight
+    device = components.means.device
+
+    def begin() -> Entry:
+        values = torch.full(components.means.shape[:1], -torch.inf, dtype=torch.float64, device=device)
+        return {**entry_of_components(components.quick()), "values": quick(values)}
+
+    def step(state: Entry, n_before: int) -> tuple[Entry, bool]:
+        del n_before
+        at, before = components_of(state, device).quick(), quick(tensor_on(state["values"], device))
+        sums = statistics(at)
+        values = sums.log_likelihood / statistics.data.total_weight
         if bool((values - before < TOLERANCE).all()):
-            break
+            return {**state, "values": values}, True
         following, valid = from_coordinates(family, coordinates(family, sums), n_components, n_features)
-        components = following if bool(valid.all()) else _replaced(components, following, valid)
-    reached: list[float] = numbers.where(numbers.isnan(values), -torch.inf, values).tolist()
-    return components.tensors(), reached
+        following = following if bool(valid.all()) else _replaced(at, following, valid)
+        return {**entry_of_components(following), "values": values}, False
+
+    reached = pieces.result(f"climb {first}", begin, step, STEPS)
+    values = tensor_on(reached["values"], device).nan_to_num(
+        nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf
+    )
+    return components_of(reached, device), values.tolist()
 
 
 def _alike(densities: Tensor, values: list[float]) -> list[int]:

@@ -16,7 +16,9 @@ from service.mixture.families import Family
 from service.mixture.families.family import invert_cholesky
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.invalid import InvalidFit
-from service.mixture.kmeans import Array, clusters, lloyd, n_trials, spread_centres
+from service.mixture.journal import Entry, components_of, entry_of_components, note, told
+from service.mixture.kmeans import Array, clusters_by_piece, lloyd, n_trials, spread_centres
+from service.mixture.pieces import Pieces
 from service.mixture.screening import Screened, screened
 from service.mixture.standardization import StandardizedPoints
 
@@ -51,6 +53,29 @@ class Starts:
     floored: frozenset[int] = frozenset()
 
 
+def entry_of_starts(starts: Starts) -> Entry:
+    """Starts as a journal keeps them."""
+    about = {
+        "groups": starts.groups,
+        "compared": starts.compared,
+        "behind": sorted(starts.behind),
+        "floored": sorted(starts.floored),
+    }
+    return {"starts": note(about), **entry_of_components(starts.components)}
+
+
+def starts_of(entry: Entry, device: torch.device) -> Starts:
+    """What ``entry_of_starts`` put away."""
+    about = told(entry["starts"])
+    return Starts(
+        components_of(entry, device),
+        about["groups"],
+        about["compared"],
+        frozenset(about["behind"]),
+        frozenset(about["floored"]),
+    )
+
+
 def restart_generator(seed: int, restart: int) -> torch.Generator:
     """The generator of one restart: its numbers depend on the seed and its place, not on its neighbours."""
     # A large odd multiplier keeps neighbouring seeds' streams apart (Knuth, TAOCP 6.4).
@@ -81,6 +106,7 @@ def clustered_start(
     n_components: int,
     generators: list[torch.Generator],
     lloyd_steps: tuple[int, ...],
+    pieces: Pieces | None = None,
 ) -> Starts:
     """Centres by k-means++ and Lloyd's steps in whitened coordinates, one pooled covariance around them.
 
@@ -93,6 +119,7 @@ def clustered_start(
         Biernacki, Celeux, Govaert, "Choosing starting values for the EM algorithm for getting the highest
         likelihood in multivariate Gaussian mixture models", 2003.
     """
+    pieces = pieces or Pieces()
     sample = _subsample(data, n_components, generators[0].initial_seed())
     n_sets = _n_sets(n_components, sample, len(lloyd_steps))
     points: Array = in_memory(sample.points).T.double().cpu().numpy()
@@ -105,16 +132,16 @@ def clustered_start(
         torch.rand((n_sets, n_components, n_trials(n_components)), dtype=torch.float64, generator=generator)
         for generator in generators
     ]
-    centres = spread_centres(flat, torch.cat(drawn).numpy())
+    centres = spread_centres(flat, torch.cat(drawn).numpy(), pieces)
     for place, steps in enumerate(lloyd_steps[:n_sets]):
         if steps:
-            centres[place::n_sets] = lloyd(flat, centres[place::n_sets], steps)
-    sizes, sums = clusters(flat, centres)
+            centres[place::n_sets] = lloyd(flat, centres[place::n_sets], steps, pieces.under(f"set {place}"))
+    sizes, sums = clusters_by_piece(flat, centres, pieces)
     means = sums / np.maximum(sizes, 1)[..., None]
     if unwhiten is not None:
         means = means @ unwhiten
     components = _around(data, family, points, sizes, means + shift)
-    return _best_of(screened(sample, family, components), n_sets)
+    return _best_of(screened(sample, family, components, pieces), n_sets)
 
 
 def _n_sets(n_components: int, sample: StandardizedPoints, most: int) -> int:
@@ -217,10 +244,9 @@ def _whitened(centred: Array) -> tuple[Array, Array]:
     return centred @ upper.numpy(), back
 
 
-Start = Callable[[StandardizedPoints, Family, int, list[torch.Generator]], Starts]
-
-STARTS: dict[str, Start] = {
+# Called with points, family, K and generators, and with pieces by name.
+STARTS: dict[str, Callable[..., Starts]] = {
     "kmeans++": partial(clustered_start, lloyd_steps=(10, 0, 0, 0)),
     "kmeans": partial(clustered_start, lloyd_steps=(50,)),
-    "random": lambda *asked: _each_alone(random_start(*asked)),
+    "random": lambda *asked, pieces: _each_alone(random_start(*asked)),
 }

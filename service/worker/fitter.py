@@ -98,6 +98,10 @@ class _Reporter:
             self._connection.send(Progressed(told | {"traces": self._traces.take()}))
         return self._inbox.told_to_stop
 
+    def ask(self) -> Asked | None:
+        """Answers as `watch` does, where there is no progress to tell of."""
+        return self._inbox.told_to_stop
+
     def keep(self, state: bytes) -> None:
         """Hands over a state to go on from; one that no database takes is told of once, and left."""
         if len(state) <= LARGEST_CHECKPOINT_BYTES:
@@ -133,7 +137,7 @@ def _fit(
 
 def _ended(start: Start, store: DatasetStore, device_name: str, reporter: _Reporter) -> Ended:
     try:
-        return fitting.run(start, store, device_name, reporter.watch, reporter.keep)
+        return fitting.run(start, store, device_name, reporter.watch, reporter.keep, reporter.ask)
     except Exception as error:
         if isinstance(error, torch.AcceleratorError) or "CUDA" in str(error):
             raise  # the device's state is unknown: end the process, and let another try

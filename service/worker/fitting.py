@@ -33,9 +33,12 @@ from service.worker.messages import Ended, Failed, Start, Stopped, Succeeded
 logger = logging.getLogger(__name__)
 Watch = Callable[[Progress], str | None]
 Keep = Callable[[bytes], None]
+Ask = Callable[[], str | None]
 
 
-def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep) -> Ended:
+def run(
+    start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep, ask: Ask = lambda: None
+) -> Ended:
     """Returns how the fit ended.
 
     Args:
@@ -44,9 +47,10 @@ def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep
         device: Where to compute, by torch's name.
         watch: Called at each step; returns one of `ASKED` to stop, or None to go on.
         keep: Called now and then with a state to go on from.
+        ask: Called before the first step, again and again; answers as `watch` does.
     """
     try:
-        return _run(start, store, device, watch, keep)
+        return _run(start, store, device, watch, keep, ask)
     except InvalidFit as error:
         return Failed("INVALID_FIT", str(error))
     except (MemoryError, RuntimeError, OSError) as error:
@@ -55,7 +59,7 @@ def run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep
         return Failed("OUT_OF_MEMORY", _too_little_memory(start.claim, device, error))
 
 
-def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep) -> Ended:
+def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep, ask: Ask) -> Ended:
     claim = start.claim
     points = points_of(store.open(claim.dataset_sha256))
     weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
@@ -68,6 +72,7 @@ def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Kee
             sample_weights=None if weights is None else torch.from_numpy(weights),
             device="cpu" if claim.request["device"] == "cpu" else device,
             watch=watch,
+            ask=ask,
             checkpoint=keep,
             checkpoint_seconds=start.checkpoint_seconds,
         ),

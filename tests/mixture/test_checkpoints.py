@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,10 @@ import pytest
 import torch
 
 from service.mixture import FitOptions, FitReport, InvalidFit, Progress, fit
+from service.mixture.components import Components
+from service.mixture.journal import Entry
+from service.mixture.pieces import Pieces, Step
+from service.mixture.statistics import Statistics, StatisticsPass
 from tests.mixture.problems import gold_points
 
 SGD = {"name": "sgd", "batch_size": 37}
@@ -101,7 +107,14 @@ def test_a_checkpoint_of_minibatches_does_not_grow_with_the_points():
 
 
 def test_a_resumed_fit_does_not_do_its_steps_again():
-    options = FitOptions((3,), optimizer={"name": "sgd"}, n_init=2, max_steps=30, tolerance=0)
+    options = FitOptions(
+        (3,),
+        optimizer={"name": "sgd"},
+        initialization={"method": "random"},
+        n_init=2,
+        max_steps=30,
+        tolerance=0,
+    )
     _, written = checkpoints_of(options)
     steps: list[int] = []
 
@@ -151,3 +164,96 @@ def test_a_checkpoint_of_another_fit_is_refused():
         fit(gold_points(300), FitOptions((3,), n_init=2, seed=1), resume=written[0])
     with pytest.raises(InvalidFit, match="another fit"):
         fit(gold_points(301), FitOptions((3,), n_init=2), resume=written[0])
+
+
+def journalled_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the search for starts fall into more pieces than so few points would."""
+    monkeypatch.setattr("service.mixture.kmeans.CHUNK_NUMBERS", 2 * 3 * 300)
+    monkeypatch.setattr("service.mixture.kmeans.PIECE_WORK", 2 * 3 * 2 * 300)
+    monkeypatch.setattr("service.mixture.screening.PIECE_WORK", 2 * 3 * 6 * 300)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts the steps of every kind of work that a fit does."""
+    done: Counter[str] = Counter()
+    result = Pieces.result
+
+    def counting(self: Pieces, name: str, begin: Callable[[], Entry], step: Step, n_steps: int) -> Entry:
+        def noted(state: Entry, n_before: int) -> tuple[Entry, bool]:
+            done[name.split()[0]] += 1
+            return step(state, n_before)
+
+        return result(self, name, begin, noted, n_steps)
+
+    monkeypatch.setattr(Pieces, "result", counting)
+    return done
+
+
+@pytest.mark.parametrize("method", ["kmeans++", "kmeans"])
+def test_a_fit_lost_while_it_seeks_its_starts_loses_one_piece_of_that_work(method, monkeypatch):
+    journalled_starts(monkeypatch)
+    options = FitOptions((3,), n_init=5, initialization={"method": method}, max_steps=2)
+    done = counted(monkeypatch)
+    report, written = checkpoints_of(options)
+    in_all = Counter(done)
+    assert min(in_all[kind] for kind in ("spread", "lloyd", "clusters", "climb")) > 1
+    for place in range(0, in_all.total(), 3):
+        done.clear()
+        same(fit(gold_points(300), options, resume=written[place]), report)
+        assert done.total() == in_all.total() - place
+
+
+def test_a_fit_released_while_it_seeks_its_starts_goes_on_from_there(monkeypatch):
+    journalled_starts(monkeypatch)
+    options = FitOptions((3,), n_init=3, max_steps=2)
+    done = counted(monkeypatch)
+    undisturbed = fit(gold_points(300), options)
+    in_all = done.total()
+    done.clear()
+    written: list[bytes] = []
+    outcomes = []
+    for due in range(0, 2 * in_all, 2):
+        report = fit(
+            gold_points(300),
+            options,
+            ask=lambda due=due: "released" if done.total() >= due else None,
+            checkpoint=written.append,
+            checkpoint_seconds=3600.0,
+            resume=written[-1] if written else None,
+        )
+        outcomes.append(report.outcome)
+        if report.outcome != "released":
+            break
+        assert report.mixture is None
+    assert len(outcomes) > 10
+    assert len(written) == len(outcomes) - 1
+    assert done.total() == in_all
+    same(report, undisturbed)
+
+
+@pytest.mark.parametrize("asked", ["cancelled", "timed_out"])
+def test_a_fit_told_to_end_before_its_first_step_does(asked):
+    written: list[bytes] = []
+    report = fit(
+        gold_points(300),
+        FitOptions((3,)),
+        ask=lambda: asked,
+        checkpoint=written.append,
+        checkpoint_seconds=0.0,
+    )
+    assert (report.outcome, report.mixture, written) == (asked, None, [])
+
+
+def test_what_is_kept_of_a_finished_candidate_are_its_optima(monkeypatch):
+    options = FitOptions((2, 3), n_init=4, max_steps=5)
+    report, written = checkpoints_of(options)
+    passes = []
+    original = StatisticsPass.__call__
+
+    def noted(self: StatisticsPass, components: Components) -> Statistics:
+        passes.append(components.means.shape[1])
+        return original(self, components)
+
+    monkeypatch.setattr(StatisticsPass, "__call__", noted)
+    same(fit(gold_points(300), options, resume=written[-1]), report)
+    assert set(passes) == {3}  # none for the first candidate any more
