@@ -144,7 +144,7 @@ def _claiming(
             FitRow.timeout_seconds,
             FitRow.weights_sha256,
             FitRow.dataset_id,
-            FitRow.checkpoint,
+            FitRow.n_checkpoints,
             FitRow.created_at,
             FitRow.claimed_at,
             FitRow.traceparent,
@@ -185,7 +185,7 @@ def _claimed(session: Session, row: Row[Any]) -> Claim:
         weights_sha256=row.weights_sha256,
         waited_seconds=0.0 if row.claimed_at is None else (row.claimed_at - row.created_at).total_seconds(),
         traceparent=row.traceparent,
-        checkpoint=row.checkpoint,
+        n_checkpoints=row.n_checkpoints,
         **dataset,
     )
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Update, bindparam, func, select, update
+from sqlalchemy import Table, Update, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, ServiceError
@@ -13,8 +13,10 @@ from service.storage.columns import now_plus
 from service.storage.owner_limits import record_device_use
 from service.storage.owners import everyone
 from service.storage.rows import find, newest_first
-from service.storage.tables import LIVE, FitRow
+from service.storage.tables import LIVE, CheckpointPartRow, FitRow
 
+_PARTS = cast(Table, CheckpointPartRow.__table__)
+_FORGET_CHECKPOINTS = _PARTS.delete().where(_PARTS.c.fit_id == bindparam("fit"))
 _N_QUEUED = select(func.count()).select_from(FitRow).where(FitRow.status == "queued")
 
 
@@ -117,9 +119,13 @@ def end(
     given = {"fit": fit_id, "held_token": token, "new_status": status}
     given |= {f"new_{name}": value for name, value in columns.items()}
     n_more = 1 if told is None else 2
-    n_events = session.scalar(_ending(token is not None, n_more, tuple(sorted(columns))), given)
-    if n_events is None:
+    statement = _ending(token is not None, n_more, tuple(sorted(columns)))
+    row = session.execute(statement, given).one_or_none()
+    if row is None:
         return False
+    n_events = row.n_events
+    if row.n_checkpoints:
+        session.execute(_FORGET_CHECKPOINTS, {"fit": fit_id})
     if told is not None:
         events.record(session, fit_id, n_events - 1, "progress", told)
     data = {"status": status} | ({"error": columns["error"]} if columns.get("error") else {})
@@ -141,7 +147,7 @@ def _ending(of_a_claim: bool, n_more_events: int, names: tuple[str, ...]) -> Upd
     statement = update(FitRow).where(FitRow.id == bindparam("fit"), FitRow.status.in_(LIVE))
     if of_a_claim:
         statement = statement.where(FitRow.token == bindparam("held_token"))
-    returning = statement.values(written).returning(FitRow.n_events)
+    returning = statement.values(written).returning(FitRow.n_events, FitRow.n_checkpoints)
     return returning.execution_options(synchronize_session=False)
 
 

@@ -4,7 +4,7 @@ Each claim writes a fresh token, and each later write of that worker names it: o
 its fit to another and discards what it has.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select, update
@@ -18,9 +18,6 @@ from service.storage.mixtures import Parameters
 from service.storage.owner_limits import record_device_use
 from service.storage.owners import acting_for
 from service.storage.tables import FitRow
-
-LARGEST_CHECKPOINT_BYTES = 1 << 29
-"""What a row takes with room to spare: SQLite's limit is 1e9 bytes, PostgreSQL's 2^30."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Claim:
     n_features: int
     waited_seconds: float = 0.0
     traceparent: str | None = None
-    checkpoint: bytes | None = field(default=None, repr=False)
+    n_checkpoints: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def heartbeat(
         values: dict[str, Any] = {"lease_expires_at": now_plus(lease_seconds)}
         if progress is not None:
             values |= {"progress": _without_traces(progress), "n_events": FitRow.n_events + 1}
-        statement = update(FitRow).where(*_held(held)).values(**values)
+        statement = update(FitRow).where(*held_by(held)).values(**values)
         row = session.execute(
             statement.returning(FitRow.cancel_requested_at, FitRow.n_events).execution_options(
                 synchronize_session=False
@@ -81,17 +78,10 @@ def heartbeat(
 def standing(database: Database, held: Claim) -> Standing:
     """Returns how a worker stands to its fit, without writing."""
     with database.read() as session:
-        row = session.execute(select(FitRow.cancel_requested_at).where(*_held(held))).one_or_none()
+        row = session.execute(select(FitRow.cancel_requested_at).where(*held_by(held))).one_or_none()
     return Standing(
         lost=row is None, cancel_requested=row is not None and row.cancel_requested_at is not None
     )
-
-
-def checkpoint(database: Database, held: Claim, state: bytes) -> bool:
-    """Keeps a state to go on from, for whoever does the fit next; False when it was another's by then."""
-    with database.write() as session:
-        statement = update(FitRow).where(*_held(held)).values(checkpoint=state).returning(FitRow.id)
-        return session.scalar(statement.execution_options(synchronize_session=False)) is not None
 
 
 def succeed(
@@ -161,7 +151,7 @@ def lose(database: Database, held: Claim, max_attempts: int) -> bool:
 
 
 def _locked(session: Session, held: Claim) -> FitRow | None:
-    return session.scalar(select(FitRow).where(*_held(held)).with_for_update())
+    return session.scalar(select(FitRow).where(*held_by(held)).with_for_update())
 
 
 def _end(session: Session, held: Claim, status: str, progress: dict[str, Any] | None, **columns: Any) -> bool:
@@ -180,7 +170,7 @@ def _requeue(session: Session, held: Claim, *, n_workers_lost: int) -> bool:
     record_device_use(session, held.fit_id)
     statement = (
         update(FitRow)
-        .where(*_held(held))
+        .where(*held_by(held))
         .values(
             status="queued",
             claimed_at=None,
@@ -208,5 +198,6 @@ def end_as_lost(session: Session, row: FitRow, max_attempts: int) -> bool:
     return fits.end(session, row.id, None, "failed", error=error, n_workers_lost=lost)
 
 
-def _held(held: Claim) -> tuple[Any, Any]:
+def held_by(held: Claim) -> tuple[Any, Any]:
+    """Returns the conditions that a fit is still this claim's."""
     return FitRow.id == held.fit_id, FitRow.token == held.token

@@ -82,7 +82,8 @@ class FitRow(Owned, Table):
 
     `token` is the claim's: whoever writes for a worker must name it. `dataset_id` is no foreign key: a fit
     outlives its dataset and still says which one it was. `claimed_at` is when the last claim was made;
-    `traceparent` (W3C Trace Context) is the span of the request that made the fit.
+    `traceparent` (W3C Trace Context) is the span of the request that made the fit; `n_checkpoints`, how many
+    were begun. `checkpoint` is where the release before this one keeps the last.
     """
 
     __tablename__ = "fits"
@@ -144,6 +145,7 @@ class FitRow(Owned, Table):
     claimed_at: Mapped[datetime | None]
     traceparent: Mapped[str | None] = mapped_column(String(55))
     checkpoint: Mapped[bytes | None] = deferred(mapped_column(LargeBinary))
+    n_checkpoints: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 @filtered
@@ -162,6 +164,18 @@ class FitEventRow(Table):
     def belongs_to(cls, owner: str) -> ColumnElement[bool]:
         """Whether an event's fit is of an owner."""
         return exists().where(FitRow.id == cls.fit_id, FitRow.owner == owner)
+
+
+class CheckpointPartRow(Table):
+    """A part of a checkpoint of a fit. A checkpoint is whole once its `last` part is there."""
+
+    __tablename__ = "fit_checkpoint_parts"
+
+    fit_id: Mapped[str] = mapped_column(ForeignKey("fits.id", ondelete="CASCADE"), primary_key=True)
+    checkpoint: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last: Mapped[bool]
+    data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 @filtered

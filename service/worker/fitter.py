@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from service.mixture import Progress, Traces
+from service.storage.checkpoints import PART_BYTES
 from service.storage.dataset_store import DatasetStore, StorePlace
-from service.storage.queue import LARGEST_CHECKPOINT_BYTES
 from service.worker import device, fitting
 from service.worker.messages import (
     Asked,
@@ -85,7 +85,6 @@ class _Reporter:
         self._begun = self._last_told = time.monotonic()
         self._last: Progress | None = None
         self._traces = Traces()
-        self._said_too_large = False
 
     def watch(self, progress: Progress) -> Asked | None:
         """Answers with the outcome that the supervisor wants, if it wants the fit to end."""
@@ -103,17 +102,11 @@ class _Reporter:
         return self._inbox.told_to_stop
 
     def keep(self, state: bytes) -> None:
-        """Hands over a state to go on from; one that no database takes is told of once, and left."""
-        if len(state) <= LARGEST_CHECKPOINT_BYTES:
-            self._connection.send(Checkpointed(state))
-        elif not self._said_too_large:
-            self._said_too_large = True
-            logger.warning(
-                "a checkpoint of %d bytes is larger than the %d that are kept; should its worker be lost, "
-                "the fit begins from an earlier one or anew",
-                len(state),
-                LARGEST_CHECKPOINT_BYTES,
-            )
+        """Hands over a state to go on from, part by part: its supervisor has other things to do meanwhile."""
+        starts = range(0, max(len(state), 1), PART_BYTES)
+        for part, start in enumerate(starts):
+            data = state[start : start + PART_BYTES]
+            self._connection.send(Checkpointed(part, data, last=part == len(starts) - 1))
 
     def final(self, ended: Ended) -> dict[str, Any] | None:
         """Returns the last progress; that of a success is complete."""

@@ -64,7 +64,7 @@ def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Kee
     points = points_of(store.open(claim.dataset_sha256))
     weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
     report = _resumed(
-        claim,
+        start,
         partial(
             fit,
             points,
@@ -110,15 +110,15 @@ def _too_little_memory(claim: Claim, device: str, error: Exception) -> str:
     )
 
 
-def _resumed(claim: Claim, fit_from: Callable[..., FitReport]) -> FitReport:
+def _resumed(start: Start, fit_from: Callable[..., FitReport]) -> FitReport:
     """Returns the report of a fit that goes on from its checkpoint, or begins where that is of no use."""
-    if claim.checkpoint is not None:
+    if start.checkpoint is not None:
         try:
-            return fit_from(resume=claim.checkpoint)
+            return fit_from(resume=start.checkpoint)
         except InvalidFit as error:
             if error.path != ("resume",):
                 raise
-            logger.warning("fit %s begins anew: %s", claim.fit_id, error)
+            logger.warning("fit %s begins anew: %s", start.claim.fit_id, error)
     return fit_from()
 
 

@@ -1,6 +1,6 @@
 """What a supervisor and its fitter say to each other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from service.storage.mixtures import Parameters
@@ -27,10 +27,11 @@ class Refused:
 
 @dataclass(frozen=True)
 class Start:
-    """Do this fit, from its checkpoint if it has one."""
+    """Do this fit, from a checkpoint if it has one."""
 
     claim: Claim
     checkpoint_seconds: float
+    checkpoint: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A state that the fit can go on from, in another process too."""
+    """A part of a state that the fit can go on from, in another process too; parts come in order."""
 
-    state: bytes
+    part: int
+    data: bytes = field(repr=False)
+    last: bool
 
 
 @dataclass(frozen=True)

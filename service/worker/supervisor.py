@@ -15,12 +15,13 @@ from structlog.contextvars import bound_contextvars
 
 from service.errors import ServiceError
 from service.settings import Settings
-from service.storage import changes, claims, queue, workers
+from service.storage import changes, checkpoints, claims, queue, workers
 from service.storage.database import Database
 from service.storage.queue import Claim, Standing
 from service.tracing import Tracing
 from service.worker.figures import Figures
 from service.worker.fitter_process import FitterDied, FitterProcess
+from service.worker.keeping import Keeping
 from service.worker.messages import Asked, Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class _Work:
     """The fit being done."""
 
     claim: Claim
+    keeping: Keeping
     heartbeat_due: float
     deadline: float
     progress: dict[str, Any] | None = None
@@ -160,9 +162,14 @@ class Supervisor:
         now = time.monotonic()
         logger.info("fit %s begins, attempt %d", claim.fit_id, claim.attempt)
         timeout = claim.timeout_seconds if claim.timeout_seconds is not None else float("inf")
-        work = _Work(claim, heartbeat_due=now + self._heartbeat_seconds, deadline=now + timeout)
+        work = _Work(
+            claim,
+            Keeping(self._database, claim),
+            heartbeat_due=now + self._heartbeat_seconds,
+            deadline=now + timeout,
+        )
         try:
-            self._fitter.start(Start(claim, self._settings.checkpoint_seconds))
+            self._fitter.start(Start(claim, self._settings.checkpoint_seconds, self._checkpoint(claim)))
             ended = self._watch_over(work)
         except FitterDied as death:
             logger.error("fit %s lost its process: %s", claim.fit_id, death)
@@ -171,12 +178,17 @@ class Supervisor:
             self._settle(work, ended)
         return ended
 
+    def _checkpoint(self, claim: Claim) -> bytes | None:
+        if claim.n_checkpoints == 0:
+            return None
+        return self._insist(lambda: checkpoints.read(self._database, claim.fit_id))
+
     def _watch_over(self, work: _Work) -> Ended | None:
         """Returns how the fit ended, or None when it is no longer this worker's."""
         while True:
             message = self._fitter.listen(_TICK_SECONDS)
             if isinstance(message, Checkpointed):
-                self._keep(work.claim, message.state)
+                work.keeping.take(message)
             elif message is not None and message.progress is not None:
                 work.hear(message.progress)
             if isinstance(message, Finished):
@@ -215,15 +227,6 @@ class Supervisor:
             # What was not heard now is asked for soon.
             work.heartbeat_due = work.progress_due = now + _RETRY_SECONDS
         return Standing(lost=False)
-
-    def _keep(self, claim: Claim, state: bytes) -> None:
-        try:
-            queue.checkpoint(self._database, claim, state)
-        except ServiceError as error:
-            logger.warning("a checkpoint of fit %s could not be kept: %s", claim.fit_id, error)
-        except Exception:
-            # A driver refuses what is too large in ways of its own; the fit goes on without.
-            logger.exception("a checkpoint of fit %s cannot be kept", claim.fit_id)
 
     def _enforce(self, work: _Work, standing: Standing) -> None:
         """Asks the fitter to stop, once, and sets when to stop asking."""

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from service.storage import events, fits, mixtures, queue
+from service.storage import checkpoints, events, fits, mixtures, queue
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim, Standing
-from service.storage.tables import FitRow, MixtureRow
+from service.storage.tables import CheckpointPartRow, FitRow, MixtureRow
 from tests.storage.making import PARAMETERS, add_dataset, claim, claimed, events_of, fit_row, queue_fit
 
 RESULT = {"outcome": "converged", "bic": float("inf")}
@@ -122,7 +122,10 @@ FENCED: dict[str, Callable[[Database, Claim], bool]] = {
     "succeed": lambda database, held: queue.succeed(database, held, RESULT, PARAMETERS, PROGRESS),
     "fail": lambda database, held: queue.fail(database, held, "INTERNAL", "it broke", PROGRESS),
     "cancelled": lambda database, held: queue.cancelled(database, held, PROGRESS),
-    "checkpoint": lambda database, held: queue.checkpoint(database, held, b"late"),
+    "checkpoint": lambda database, held: checkpoints.begin(database, held, b"late", last=True) is not None,
+    "more of a checkpoint": lambda database, held: checkpoints.go_on(
+        database, held, held.n_checkpoints, 1, b"late", last=True
+    ),
     "release": queue.release,
     "lose": lambda database, held: queue.lose(database, held, max_attempts=1),
 }
@@ -136,8 +139,7 @@ def test_a_worker_that_lost_its_fit_writes_nothing(database: Database, dataset_i
     row = fit_row(database, held.fit_id)
     assert (row.status, row.token, row.worker_id) == ("running", held.token, "wrk_other")
     assert (row.progress, row.result, row.error) == (None, None, None)
-    with database.read() as session:
-        assert session.scalar(select(FitRow.checkpoint)) is None
+    assert checkpoints.read(database, held.fit_id) is None
     assert events_of(database, held.fit_id) == before
     assert _n_mixtures(database) == 0
 
@@ -232,17 +234,35 @@ def test_traces_are_told_in_events_and_kept_in_no_row(database: Database, datase
         assert list(events.progress_of(session, fit_id)) == [PROGRESS | first, PROGRESS | last]
 
 
-def test_the_next_worker_goes_on_from_the_checkpoint(database: Database, dataset_id: str) -> None:
+def _n_parts(database: Database) -> int:
+    with database.read() as session:
+        return session.scalar(select(func.count()).select_from(CheckpointPartRow)) or 0
+
+
+def test_the_next_worker_goes_on_from_the_last_whole_checkpoint(database: Database, dataset_id: str) -> None:
     fit_id = queue_fit(database, dataset_id)
     first = claimed(database)
-    assert first.checkpoint is None
-    assert queue.checkpoint(database, first, b"\x00early")
-    assert queue.checkpoint(database, first, b"\x00later")
+    assert (first.n_checkpoints, checkpoints.read(database, fit_id)) == (0, None)
+    assert checkpoints.begin(database, first, b"\x00early", last=True) == 1
+    assert checkpoints.begin(database, first, b"\x00lat", last=False) == 2
+    assert checkpoints.read(database, fit_id) == b"\x00early"
+    assert checkpoints.go_on(database, first, 2, 1, b"", last=False)
+    assert checkpoints.go_on(database, first, 2, 2, b"er", last=True)
+    assert checkpoints.begin(database, first, b"torn", last=False) == 3
     assert queue.release(database, first)
     second = claimed(database, lease_seconds=0.0)
-    assert second.checkpoint == b"\x00later"
+    assert (second.n_checkpoints, checkpoints.read(database, fit_id)) == (3, b"\x00later")
     third = claimed(database)
-    assert third.checkpoint == b"\x00later"
+    assert checkpoints.begin(database, third, b"last", last=True) == 4
+    assert _n_parts(database) == 1
     assert queue.succeed(database, third, RESULT, PARAMETERS)
-    with database.read() as session:
-        assert session.scalar(select(FitRow.checkpoint).where(FitRow.id == fit_id)) is None
+    assert _n_parts(database) == 0
+
+
+def test_checkpoints_go_with_their_fit_however_it_ends(database: Database, dataset_id: str) -> None:
+    for ends in (queue.cancelled, lambda *held: queue.lose(*held, max_attempts=1)):
+        queue_fit(database, dataset_id)
+        held = claimed(database)
+        assert checkpoints.begin(database, held, b"torn", last=False) == 1
+        assert ends(database, held)
+        assert _n_parts(database) == 0

@@ -23,16 +23,18 @@ def reporter() -> Any:
     ours.close()
 
 
-def test_a_checkpoint_too_large_to_keep_is_told_of_once(
-    reporter: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_checkpoint_is_handed_over_in_parts(reporter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     reporting, supervisor = reporter
-    monkeypatch.setattr(fitter, "LARGEST_CHECKPOINT_BYTES", 3)
-    for state in (b"abc", b"abcd", b"abcde", b"ab"):
+    monkeypatch.setattr(fitter, "PART_BYTES", 3)
+    for state in (b"abc", b"abcdefgh"):
         reporting.keep(state)
-    assert [supervisor.recv(), supervisor.recv()] == [Checkpointed(b"abc"), Checkpointed(b"ab")]
+    assert [supervisor.recv() for _ in range(4)] == [
+        Checkpointed(0, b"abc", last=True),
+        Checkpointed(0, b"abc", last=False),
+        Checkpointed(1, b"def", last=False),
+        Checkpointed(2, b"gh", last=True),
+    ]
     assert not supervisor.poll()
-    assert [record.getMessage()[:33] for record in caplog.records] == ["a checkpoint of 4 bytes is larger"]
 
 
 def _ended(store: DatasetStore, reporter: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Any:

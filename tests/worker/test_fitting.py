@@ -3,7 +3,6 @@
 import errno
 import re
 import sys
-from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -51,11 +50,17 @@ def _go_on(_: Progress) -> None:
     return None
 
 
-def _run(claim: Claim, store: DatasetStore, watch: fitting.Watch = _go_on, checkpoints: Any = None) -> Ended:
+def _run(
+    claim: Claim,
+    store: DatasetStore,
+    watch: fitting.Watch = _go_on,
+    checkpoints: Any = None,
+    resume: bytes | None = None,
+) -> Ended:
     """Returns how the fit ended, every step a checkpoint when they are collected."""
     keep = (lambda _: None) if checkpoints is None else checkpoints.append
     seconds = 1e9 if checkpoints is None else 0.0
-    return fitting.run(Start(claim, seconds), store, "cpu", watch, keep)
+    return fitting.run(Start(claim, seconds, resume), store, "cpu", watch, keep)
 
 
 def test_a_fit_of_one_component_has_the_points_moments(store: DatasetStore) -> None:
@@ -97,7 +102,7 @@ def test_a_fit_goes_on_from_its_checkpoint_to_the_same_numbers(store: DatasetSto
     checkpoints: list[bytes] = []
     _run(claim, store, lambda progress: "cancelled" if progress.step == 40 else None, checkpoints)
     steps: list[int] = []
-    resumed = _run(replace(claim, checkpoint=checkpoints[-1]), store, lambda p: steps.append(p.step))
+    resumed = _run(claim, store, lambda p: steps.append(p.step), resume=checkpoints[-1])
     assert isinstance(undisturbed, Succeeded)
     assert isinstance(resumed, Succeeded)
     assert min(steps) > 30
@@ -112,7 +117,7 @@ def test_a_checkpoint_of_no_use_is_left_aside(store: DatasetStore, damage: Any) 
     claim = _claim(store, n_components=2, n_init=1, max_steps=20)
     checkpoints: list[bytes] = []
     undisturbed = _run(claim, store, checkpoints=checkpoints)
-    begun_anew = _run(replace(claim, checkpoint=damage(checkpoints[0])), store)
+    begun_anew = _run(claim, store, resume=damage(checkpoints[0]))
     assert isinstance(undisturbed, Succeeded)
     assert isinstance(begun_anew, Succeeded)
     np.testing.assert_array_equal(begun_anew.parameters["means"], undisturbed.parameters["means"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from service.storage import mixtures, queue, workers
+from service.storage import checkpoints, mixtures, queue, workers
 from service.storage.queue import Claim
 from service.storage.tables import DatasetRow, FitRow, MixtureRow
 from tests.storage.making import events_of, written
@@ -135,8 +135,7 @@ def test_a_fit_whose_process_is_killed_is_done_by_the_next(
     worker: WorkerProcess, undisturbed: FitRow, checkpointed: bool
 ) -> None:
     def far_enough(row: FitRow) -> bool:
-        with worker.database.read() as session:
-            kept = session.scalar(select(FitRow.checkpoint).where(FitRow.id == row.id))
+        kept = checkpoints.read(worker.database, row.id)
         return row.status == "running" and (kept is not None) >= checkpointed
 
     fit_id = worker.queue(**MIDDLING)

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import func, select
 
 from service.settings import Settings
-from service.storage.tables import FitRow, WorkerRow
+from service.storage import checkpoints
+from service.storage.tables import WorkerRow
 from tests.storage.making import events_of
 from tests.worker.conftest import LONG, WorkerProcess, environment, is_running, running, until
 
@@ -26,11 +27,10 @@ def _n_workers(worker: WorkerProcess) -> int:
 
 def _checkpoint_step(worker: WorkerProcess, fit_id: str) -> int:
     """Returns the step at which whoever does a fit next goes on."""
-    with worker.database.read() as session:
-        state = session.scalar(select(FitRow.checkpoint).where(FitRow.id == fit_id))
+    state = checkpoints.read(worker.database, fit_id)
     assert state is not None
     with np.load(io.BytesIO(state), allow_pickle=False) as archive:
-        step: int = json.loads(archive["document"].tobytes())["loop"]["n_steps"]
+        step: int = json.loads(archive["running:loop"].tobytes())["n_steps"]
     return step
 
 
