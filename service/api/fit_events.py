@@ -30,7 +30,7 @@ _STREAM_EXAMPLE = (
     "id: 1\n\n"
 )
 _PING_SECONDS = 15.0
-_EVENT_ID = re.compile(r"[0-9]{1,18}")
+_EVENT_ID, _MOST_DIGITS = re.compile(r"[0-9]+"), 18
 
 
 @router.get(
@@ -58,7 +58,9 @@ async def get_fit_events(
     if media_type == JSON:
         after = int(page_token or 0)
         return await run_in_threadpool(_page, services, fit_id, after, min(page_size, LARGEST_PAGE))
-    seen = int(last_event_id) if last_event_id and _EVENT_ID.fullmatch(last_event_id) else 0
+    known = last_event_id is not None and _EVENT_ID.fullmatch(last_event_id)
+    # No fit has as many events as can be counted with these; what is longer is behind them all.
+    seen = int(last_event_id[:_MOST_DIGITS]) if last_event_id and known else 0
     if ended and seen >= n_events:
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

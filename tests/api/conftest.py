@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import jsonschema
 import pytest
 
+from tests.conftest import PostgresqlServer
 from tests.serving import Server, serving
 
 
@@ -50,15 +53,32 @@ class Documented:
         return None
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Once per database, for all tests of the API: they make their own things and count no others'."""
-    url = ""
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_server").create(migrated=False)
-    data_dir = tmp_path_factory.mktemp("api")
-    with serving(data_dir, workers=0, database_url=url, max_queued_fits=100_000) as running:
+@pytest.fixture(scope="session")
+def sqlite_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with _serving(tmp_path_factory.mktemp("api"), "") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgresql_api(
+    tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgresqlServer
+) -> Iterator[Server]:
+    with _serving(tmp_path_factory.mktemp("api"), postgresql_server.create(migrated=False)) as running:
+        yield running
+
+
+def _serving(data_dir: Path, database_url: str) -> AbstractContextManager[Server]:
+    return serving(data_dir, workers=0, database_url=database_url, max_queued_fits=100_000)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """One per database for all tests of the API, which make their own things and count no others'.
+
+    A parametrised fixture is ended whenever its parameter changes; those that it takes from live on.
+    """
+    running: Server = request.getfixturevalue(f"{request.param}_api")
+    return running
 
 
 @pytest.fixture(scope="session")
