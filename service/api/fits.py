@@ -13,12 +13,13 @@ from service.api.creation import Key, WholeDigest, once
 from service.api.inflow import Digest
 from service.api.json_bodies import posted_body
 from service.api.json_points import POINTS, WEIGHTS, Posted
-from service.api.new_fits import queued_fit
+from service.api.new_fits import queue_fit
 from service.api.query import Paging, page_answer, preferred_wait
 from service.api.services import Services, Use
 from service.schemas.fit import FINAL_STATUSES, Fit, FitRequest
 from service.schemas.service import Page
 from service.storage import datasets, fits
+from service.storage.database import Session
 from service.storage.identifiers import PATTERN
 from service.storage.tables import FitRow
 
@@ -109,8 +110,12 @@ def as_answer(row: FitRow) -> dict[str, Any]:
 def _submit(
     services: Services, body: Posted[FitRequest], key: str | None, digest: Digest | None
 ) -> tuple[str, Response]:
-    with once(services, key, digest) as creation, queued_fit(services, body) as (session, row):
-        return row.id, creation.created(session, as_answer(row), f"/v1/fits/{row.id}", 202)
+    with once(services, key, digest) as creation:
+
+        def answer(session: Session, row: FitRow) -> tuple[str, Response]:
+            return row.id, creation.created(session, as_answer(row), f"/v1/fits/{row.id}", 202)
+
+        return queue_fit(services, body, answer)
 
 
 def _get(services: Services, fit_id: str) -> FitRow:

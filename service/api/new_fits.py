@@ -1,7 +1,7 @@
 """Fits on their way into the queue: whatever can be refused is refused here, before a 202."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from service.api.effort import estimated_seconds
@@ -16,12 +16,15 @@ from service.schemas.fit import FitRequest, HeldOut, MixtureStart
 from service.storage import datasets, fits, mixtures, owner_limits, workers
 from service.storage.database import Session
 from service.storage.dataset_store import Draft
+from service.storage.datasets import NewDataset
 from service.storage.tables import DatasetRow, FitRow, MixtureRow
+from service.storage.together import Answer
 
 
-@contextmanager
-def queued_fit(services: Services, body: Posted[FitRequest]) -> Iterator[tuple[Session, FitRow]]:
-    """Yields a new fit in the transaction that queues it, and that stores its points if they came along.
+def queue_fit(
+    services: Services, body: Posted[FitRequest], answer: Callable[[Session, FitRow], Answer]
+) -> Answer:
+    """Returns the answer about a new fit, made in the transaction that queues it and stores what came along.
 
     Raises:
         NotFound: The dataset or the mixture to start from does not exist.
@@ -35,29 +38,40 @@ def queued_fit(services: Services, body: Posted[FitRequest]) -> Iterator[tuple[S
             points = body.points(("dataset", "points"))
             new = stack.enter_context(new_dataset(services, request.dataset, points, place=("dataset",)))
         weights = _weights_draft(services, body.weights(("dataset", "weights")), stack)
-        session = stack.enter_context(services.database.write())
-        owner_limits.require_room_for_fit(services.database, session, services.limits)
-        if new is not None:
-            dataset = add_dataset(services, session, new)
-        else:
-            dataset = datasets.get(session, request.dataset.id or "", for_fit=True)
-        stored = _stored(session, request, dataset, weights)
-        _require_doable(request, dataset, weights)
-        _require_device(services, session, request, dataset)
-        if weights is not None:
-            datasets.publish(services.database, services.store, session, weights)
-        row = FitRow(
-            dataset_id=dataset.id,
-            request=stored,
-            device=request.device,
-            priority=request.priority,
-            timeout_seconds=request.timeout_seconds,
-            estimated_seconds=estimated_seconds(request, dataset.n_samples, dataset.n_features),
-            fit_metadata=request.metadata,
-            weights_sha256=weights.sha256 if weights else None,
-            traceparent=services.tracing.traceparent(),
+        return services.database.write_together(
+            lambda session: answer(session, _queued(services, session, request, new, weights))
         )
-        yield session, fits.submit(session, row, services.settings.max_queued_fits)
+
+
+def _queued(
+    services: Services,
+    session: Session,
+    request: FitRequest,
+    new: NewDataset | None,
+    weights: Draft | None,
+) -> FitRow:
+    owner_limits.require_room_for_fit(services.database, session, services.limits)
+    if new is not None:
+        dataset = add_dataset(services, session, new)
+    else:
+        dataset = datasets.get(session, request.dataset.id or "", for_fit=True)
+    stored = _stored(session, request, dataset, weights)
+    _require_doable(request, dataset, weights)
+    _require_device(services, session, request, dataset)
+    if weights is not None:
+        datasets.publish(services.database, services.store, session, weights)
+    row = FitRow(
+        dataset_id=dataset.id,
+        request=stored,
+        device=request.device,
+        priority=request.priority,
+        timeout_seconds=request.timeout_seconds,
+        estimated_seconds=estimated_seconds(request, dataset.n_samples, dataset.n_features),
+        fit_metadata=request.metadata,
+        weights_sha256=weights.sha256 if weights else None,
+        traceparent=services.tracing.traceparent(),
+    )
+    return fits.submit(session, row, services.settings.max_queued_fits)
 
 
 def _weights_draft(services: Services, weights: Iterator[Rows] | None, stack: ExitStack) -> Draft | None:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session as Session
 
 from service.errors import ServiceError, Unavailable
+from service.storage.together import Answer, Together
 from service.storage.turns import Turns
 
 BUSY_TIMEOUT_SECONDS = 5.0
@@ -49,6 +50,7 @@ class Database:
         # A transaction that means to write says so at its start: on SQLite a read lock that is raised later
         # can only fail, without the busy timeout being waited for.
         self._writing_engine = self._engine.execution_options(mixserve_begin="BEGIN IMMEDIATE")
+        self._together = Together(self._transaction, _savepoint)
 
     def _sqlite_file(self) -> Path | None:
         name = self.url.database
@@ -107,20 +109,44 @@ class Database:
             Unavailable: The database does not answer, or stays locked.
             ServiceError: There is no room left on its disk (STORAGE_FULL).
         """
-        undo: list[Callable[[], object]] = []
-        try:
-            with (
-                _client_readable_errors(),
-                self._one_at_a_time(),
-                Session(self._writing_engine, expire_on_commit=False, info={_UNDO: undo}) as session,
-                session.begin(),
-            ):
-                yield session
-        except BaseException:
-            for act in reversed(undo):
-                with suppress(ServiceError):  # the first error is the one to tell of
-                    act()
-            raise
+        with (
+            _undoing() as undo,
+            _client_readable_errors(),
+            self._one_at_a_time(),
+            Session(self._writing_engine, expire_on_commit=False, info={_UNDO: undo}) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def write_together(self, act: Callable[[Session], Answer]) -> Answer:
+        """Returns what an act returns that writes, once that is committed.
+
+        On SQLite, where one writes at a time, those who wait for their turn by then share one commit, which
+        waits for the disk; on PostgreSQL they write at the same time.
+
+        Raises:
+            Unavailable: The database does not answer, or stays locked.
+            ServiceError: There is no room left on its disk (STORAGE_FULL).
+        """
+        if not self.is_sqlite:
+            with self.write() as session:
+                return act(session)
+        with _undoing() as undo:
+
+            def noting(session: Session) -> Answer:
+                session.info[_UNDO] = undo
+                return act(session)
+
+            return self._together.write(noting)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with (
+            _client_readable_errors(),
+            self._one_at_a_time(),
+            self._writing_engine.begin() as connection,
+        ):
+            yield connection
 
     @contextmanager
     def rebuild(self) -> Iterator[Connection]:
@@ -168,6 +194,27 @@ class Database:
     def close(self) -> None:
         """Closes all pooled connections."""
         self._engine.dispose()
+
+
+@contextmanager
+def _undoing() -> Iterator[list[Callable[[], object]]]:
+    """Yields the list of what is to be done, the last of it first, should the block fail."""
+    undo: list[Callable[[], object]] = []
+    try:
+        yield undo
+    except BaseException:
+        for act in reversed(undo):
+            with suppress(ServiceError):  # the first error is the one to tell of
+                act()
+        raise
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Iterator[Session]:
+    """Yields a session that knows no rows of others', within the transaction that they share."""
+    mode: Any = "create_savepoint"
+    with Session(connection, expire_on_commit=False, join_transaction_mode=mode) as session, session.begin():
+        yield session
 
 
 def _as_json(value: Any) -> str:

@@ -4,20 +4,24 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Table, Update, bindparam, func, select, update
+from sqlalchemy import Table, Update, bindparam, func, inspect, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, ServiceError
 from service.storage import events
 from service.storage.columns import now_plus
 from service.storage.owner_limits import record_device_use
-from service.storage.owners import everyone
 from service.storage.rows import find, newest_first
 from service.storage.tables import LIVE, CheckpointPartRow, FitRow
 
 _PARTS = cast(Table, CheckpointPartRow.__table__)
 _FORGET_CHECKPOINTS = _PARTS.delete().where(_PARTS.c.fit_id == bindparam("fit"))
-_N_QUEUED = select(func.count()).select_from(FitRow).where(FitRow.status == "queued")
+# Of the table, not of the class: objects that nobody changes would cost more than the statements.
+_FITS = cast(Table, FitRow.__table__)
+_N_QUEUED = select(func.count()).select_from(_FITS).where(_FITS.c.status == "queued")
+_GIVEN = tuple((attribute.key, attribute.columns[0].name) for attribute in inspect(FitRow).column_attrs)
+_DEFAULTS = ("id", "owner", "status", "created_at", "attempt", "priority")
+_INSERT = _FITS.insert().returning(*(_FITS.c[name] for name in _DEFAULTS))
 
 
 class FitState(NamedTuple):
@@ -28,13 +32,12 @@ class FitState(NamedTuple):
 
 
 def submit(session: Session, row: FitRow, max_queued_fits: int) -> FitRow:
-    """Returns a new fit, queued.
+    """Returns a new fit, queued, with its defaults; it is of no session.
 
     Raises:
         ServiceError: The queue is full (429).
     """
-    with everyone():
-        n_queued = session.scalar(_N_QUEUED) or 0
+    n_queued = session.scalar(_N_QUEUED) or 0
     if n_queued >= max_queued_fits:
         raise ServiceError(
             "QUEUE_FULL",
@@ -42,9 +45,10 @@ def submit(session: Session, row: FitRow, max_queued_fits: int) -> FitRow:
             f"{n_queued} fits are queued already; try again later.",
             headers={"Retry-After": "10"},
         )
-    row.n_events = 1
-    session.add(row)
-    session.flush()
+    known = vars(row)
+    given = {column: known[name] for name, column in _GIVEN if name in known}
+    for name, value in session.execute(_INSERT, given | {"n_events": 1}).mappings().one().items():
+        setattr(row, name, value)
     events.record(session, row.id, 1, "status", {"status": "queued"})
     return row
 
