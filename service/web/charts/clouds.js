@@ -29,7 +29,7 @@ export function clouds(what) {
   const { points, components, uncertainty, extent, names, label } = what;
   const rows = points.map(([x, y], i) => ({
     x, y, fill: uncertainty ? certainty(uncertainty[i]) : components ? colour(components[i]) : "var(--soft)",
-    r: uncertainty ? 1.6 + 2.6 * uncertainty[i] : radius(points.length),
+    r: uncertainty ? 2 + 2.4 * uncertainty[i] : radius(points.length),
   }));
   const marks = [grid()];
   if (what.contours && what.mixture) marks.push(contours(what.mixture, extent));
