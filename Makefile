@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 TORCH_VARIANT ?=
 TORCH_INDEX := $(if $(TORCH_VARIANT),--extra-index-url https://download.pytorch.org/whl/$(TORCH_VARIANT))
 
-.PHONY: help demo serve test check chaos bench format openapi audit clean
+.PHONY: help demo serve test check chaos hostile bench format openapi audit clean
 
 help: ## lists the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -34,6 +34,9 @@ check: $(VENV)/installed-dev ## ruff, mypy --strict, import-linter
 chaos: $(VENV)/installed-dev ## kills any process of a running service, a hundred times on each database
 	$(BIN)/python -m tests.chaos --database sqlite
 	$(BIN)/python -m tests.chaos --database postgresql
+
+hostile: $(VENV)/installed-dev ## tries for about half an hour to break a running service with requests made to
+	HOSTILE="at length" $(BIN)/pytest -n 0 tests/hostile
 
 bench: $(VENV)/installed-dev ## measures what the service adds to a fit, its queue, and its answers to questions
 	$(BIN)/python -m benchmarks.service_latency

@@ -57,7 +57,11 @@ def request_digest(request: Request) -> Digest:
 
 async def checked_key(
     idempotency_key: Annotated[
-        str | None, Header(description="1 to 255 characters; the same key and body get the same answer again")
+        str | None,
+        Header(
+            description="1 to 255 characters; the same key and body get the same answer again",
+            json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": "^[ -~]*$"},
+        ),
     ] = None,
 ) -> str | None:
     """Returns the key that the request came with.

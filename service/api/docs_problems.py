@@ -25,6 +25,7 @@ _SAID = {
     415: ("UNSUPPORTED_MEDIA_TYPE", "Send the body with Content-Type: application/json."),
     422: ("INVALID_REQUEST", "This endpoint does not have some of the query parameters sent; it has none."),
     429: ("QUEUE_FULL", "10000 fits are queued already, as many as are taken; come back later."),
+    431: ("HEADERS_TOO_LARGE", "The first line and the headers take 65536 bytes or more; send fewer."),
     500: ("INTERNAL", "Something went wrong inside the service; its log has the details."),
     501: ("PLOTS_NOT_INSTALLED", "This service has no matplotlib to draw with."),
     503: ("DATABASE_UNAVAILABLE", "The database does not answer; the same request may succeed soon."),
@@ -48,7 +49,7 @@ def declare_problems(document: dict[str, Any]) -> None:
 
 def _statuses(path: str, operation: dict[str, Any]) -> Iterator[int]:
     """What follows from an operation's form; what is its own stands at its endpoint."""
-    yield from (406, 422, 500, 503)
+    yield from (406, 422, 431, 500, 503)
     if "requestBody" in operation:
         yield from (400, 408, 413, 415)
     if "security" in operation:

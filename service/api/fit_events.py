@@ -29,6 +29,29 @@ _STREAM_EXAMPLE = (
     'data: {"id":1,"type":"status","created_at":"2026-01-01T00:00:00Z","data":{"status":"queued"}}\n'
     "id: 1\n\n"
 )
+# OpenAPI has a place for what each event of a stream holds from 3.2 on; until then readers differ.
+_STREAM = {
+    "schema": {
+        "anyOf": [
+            {"type": "string", "description": "the stream"},
+            {
+                "type": "object",
+                "description": "each event in it; the first only says after how many ms to come again",
+                "properties": {
+                    "id": {"type": "string", "pattern": "^[0-9]+$"},
+                    "event": {"enum": ["status", "progress", "log"]},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": JSON,
+                        "contentSchema": {"$ref": f"#/components/schemas/{FitEvent.__name__}"},
+                    },
+                    "retry": {"type": "integer"},
+                },
+            },
+        ]
+    },
+    "example": _STREAM_EXAMPLE,
+}
 _PING_SECONDS = 15.0
 _EVENT_ID, _MOST_DIGITS = re.compile(r"[0-9]+"), 18
 
@@ -37,7 +60,7 @@ _EVENT_ID, _MOST_DIGITS = re.compile(r"[0-9]+"), 18
     "/{fit_id}/events",
     response_model=Page[FitEvent],
     responses={
-        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}}},
+        200: {"content": {EVENT_STREAM: _STREAM}},
         204: {"description": "the stream has ended, and the client has seen all of it"},
     },
     operation_id="get_fit_events",

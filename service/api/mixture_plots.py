@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import AfterValidator
 from starlette.concurrency import run_in_threadpool
 
 from service.api import subsample
@@ -20,9 +21,20 @@ from service.storage.tables import DatasetRow, MixtureRow
 MOST_POINTS = 3_000
 """More points than this are drawn as a sample of so many."""
 
+_FORM = r"^(0|[1-9][0-9]{0,5})(,(0|[1-9][0-9]{0,5}))?$"
+
+
+def _well_formed(features: str | None) -> str | None:
+    if features is not None and not re.fullmatch(_FORM, features):
+        raise ValueError("must be the numbers of two features with a comma between, as in 0,1")
+    return features
+
+
 Features = Annotated[
     str | None,
+    AfterValidator(_well_formed),
     Query(
+        json_schema_extra={"pattern": _FORM},
         description="the two features to draw, counted from 0; the first two unless given",
         openapi_examples={"first two": {"value": "0,1"}, "third against first": {"value": "2,0"}},
     ),
@@ -65,7 +77,7 @@ for each in FORMATS:
 
 
 def pair_of(features: str | None, n_features: int) -> tuple[int, int]:
-    """Returns which two features to draw, from `0,1` and the like; (0, 0) where there is only one.
+    """Returns which two features to draw, from `Features`; (0, 0) where there is only one.
 
     Raises:
         Unprocessable: They are not two different ones that there are.
@@ -73,9 +85,8 @@ def pair_of(features: str | None, n_features: int) -> tuple[int, int]:
     wanted = min(2, n_features)
     if features is None:
         return 0, wanted - 1
-    places = [int(place) for place in re.findall(r"\d{1,6}", features)]
-    written = ",".join(map(str, places)) == features
-    if written and len(places) == wanted == len(set(places)) and max(places) < n_features:
+    places = [int(place) for place in features.split(",")]
+    if len(places) == wanted == len(set(places)) and max(places) < n_features:
         return places[0], places[-1]
     rule = (
         "must be 0: there is only one feature"

@@ -3,11 +3,12 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, Strict, model_validator
 
 from service.schemas.dataset import DatasetReference
 from service.schemas.mixture import GOLD, MixtureParameters, MixtureSpecification
 from service.schemas.numbers import (
+    WHOLE,
     Answer,
     Body,
     Count,
@@ -31,8 +32,15 @@ Family = Literal[
 Rate = Annotated[Number, Field(gt=0)]
 
 
+def _named(field: str) -> ConfigDict:
+    """Says of a model with a default for the field that tells it from others that clients must give it."""
+    return ConfigDict(json_schema_extra={"required": [field]})
+
+
 class Auto(Body):
     """Lets the service choose; `result.optimizer` says what it chose."""
+
+    model_config = _named("name")
 
     name: Literal["auto"] = "auto"
 
@@ -72,6 +80,8 @@ Optimizer = Annotated[Auto | ExpectationMaximization | Lbfgs | Adam | Sgd, Field
 class Start(Body):
     """A start that the service makes from the data; `random` is the exercise's."""
 
+    model_config = _named("method")
+
     # Generators of clients cannot make two names of kmeans++ and kmeans by themselves.
     method: Literal["kmeans++", "kmeans", "random"] = Field(
         "kmeans++", json_schema_extra={"x-enum-varnames": ["KMEANS_PLUS_PLUS", "KMEANS", "RANDOM"]}
@@ -96,6 +106,8 @@ Initialization = Annotated[Start | MixtureStart, Field(discriminator="method")]
 
 class InformationCriterion(Body):
     """A criterion computed on the data fitted; the lowest wins."""
+
+    model_config = _named("criterion")
 
     criterion: Literal["bic", "aic", "icl"] = "bic"
 
@@ -135,11 +147,13 @@ class FitRequest(Body):
     covariance_type: Families = Field("full", description="one family, or a list to choose from")
     optimizer: Optimizer = Field(default_factory=Auto)
     initialization: Initialization = Field(default_factory=Start)
-    n_init: Annotated[Count, Field(le=10_000)] = Field(8, description="restarts, the best is kept")
+    n_init: Annotated[int, Strict(), Field(ge=1, le=10_000), WHOLE] = Field(
+        8, description="restarts, the best is kept"
+    )
     tolerance: Annotated[Number, Field(ge=0)] = Field(
         1e-6, description="on the mean log-likelihood per point; 0 runs every step"
     )
-    max_steps: Annotated[Count, Field(le=10**9)] = Field(
+    max_steps: Annotated[int, Strict(), Field(ge=1, le=10**9), WHOLE] = Field(
         1000, description="updates of the parameters, minibatches counted one by one"
     )
     regularization: Annotated[Number, Field(ge=0)] = Field(
@@ -148,9 +162,11 @@ class FitRequest(Body):
     selection: Selection = Field(default_factory=InformationCriterion)
     seed: Seed = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,3})$")] = "auto"
-    devices: Annotated[int, Field(ge=1, le=1)] = Field(1, description="one device per fit in this release")
+    devices: Annotated[int, Field(ge=1, le=1), WHOLE] = Field(
+        1, description="one device per fit in this release"
+    )
     dtype: Literal["float64", "float32"] = "float64"
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = Field(0, description="higher goes first")
+    priority: Annotated[int, Field(ge=-1000, le=1000), WHOLE] = Field(0, description="higher goes first")
     timeout_seconds: Annotated[Number, Field(gt=0)] | None = None
     metadata: Metadata = Field(default_factory=dict)
 

@@ -22,6 +22,14 @@ def _only_numbers(value: Any, place: str = "covariances", depth: int = 3) -> Any
     return value
 
 
+def _numbers_or_lists(depth: int) -> dict[str, Any]:
+    """Returns the JSON Schema of a number, or of lists of numbers that are nested at most so deep."""
+    number = {"type": "number"}
+    if depth == 0:
+        return number
+    return {"anyOf": [number, {"type": "array", "items": _numbers_or_lists(depth - 1)}]}
+
+
 Covariances = Annotated[
     list[Any],
     Field(
@@ -29,13 +37,7 @@ Covariances = Annotated[
         description="full (K, D, D), tied (D, D), diag (K, D), spherical (K); squared data units",
     ),
     AfterValidator(_only_numbers),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "items": {"anyOf": [{"type": "number"}, {"type": "array", "items": {}}]},
-            "minItems": 1,
-        }
-    ),
+    WithJsonSchema({"type": "array", "minItems": 1, "items": _numbers_or_lists(depth=2)}),
 ]
 
 GOLD: dict[str, JsonValue] = {

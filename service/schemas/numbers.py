@@ -3,7 +3,17 @@
 import json
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+)
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 """A finite JSON number; strings, booleans, NaN and infinities are refused."""
@@ -11,8 +21,16 @@ Number = Annotated[float, Strict(), AllowInfNan(False)]
 Weight = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]
 """How much a point counts."""
 
-Count = Annotated[int, Strict(), Field(ge=1, le=2**53 - 1)]
-Seed = Annotated[int, Strict(), Field(ge=0, le=2**53 - 1)]
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Takes 5.0 for 5, which JSON does not tell apart; strings and booleans are refused as ever."""
+
+Count = Annotated[int, Strict(), Field(ge=1, le=2**53 - 1), WHOLE]
+Seed = Annotated[int, Strict(), Field(ge=0, le=2**53 - 1), WHOLE]
 
 # One error per row is enough: a body of ten megabytes of nonsense must not become a million messages.
 Row = Annotated[list[Number], Field(min_length=1, fail_fast=True)]
@@ -56,7 +74,9 @@ def _distinct(names: list[str]) -> list[str]:
     return names
 
 
-Columns = Annotated[list[Name], Field(min_length=1), AfterValidator(_distinct)]
+Columns = Annotated[
+    list[Name], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)
+]
 
 
 MAX_METADATA_BYTES = 16_384

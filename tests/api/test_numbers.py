@@ -46,6 +46,19 @@ def test_what_is_no_finite_number_is_refused(
     assert_problem(post(http, path, (template % number).encode()), 422)
 
 
+def test_a_whole_number_may_have_a_point(http: httpx.Client) -> None:
+    template = '{"dataset": {"points": [[1],[2],[3]]}, "n_components": [%s], "n_init": %s, "priority": %s}'
+    request = (
+        post(http, "/v1/fits", (template % ("2.0", "3e0", "1.0")).encode())
+        .raise_for_status()
+        .json()["request"]
+    )
+    assert [request["n_components"], request["n_init"], request["priority"]] == [[2], 3, 1]
+    assert "." not in json.dumps([request["n_components"], request["n_init"], request["priority"]])
+    assert_problem(post(http, "/v1/fits", (template % ("2.5", "3", "1")).encode()), 422)
+    assert_problem(post(http, "/v1/fits", (template % ("2", "0.0", "1")).encode()), 422)
+
+
 def test_points_keep_every_bit(http: httpx.Client) -> None:
     numbers = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 2.0**53 + 2, -1e-200, 123456789.123456789]
     dataset = http.post("/v1/datasets", json={"points": [[number] for number in numbers]}).json()

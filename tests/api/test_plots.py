@@ -75,7 +75,7 @@ def test_features_that_are_not_there_are_refused(
         http.get(f"/v1/mixtures/{mixture['id']}/plot.svg", params={"features": features}), 422
     )
     assert problem["errors"][0]["pointer"] == "/features"
-    assert "0 to 1" in problem["detail"]
+    assert "as in 0,1" in problem["errors"][0]["message"]
 
 
 def test_what_cannot_be_had_is_said(http: httpx.Client, mixture: dict[str, Any]) -> None:
