@@ -2,18 +2,20 @@
 
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
+    Table,
     Update,
     and_,
     bindparam,
     case,
     exists,
     false,
+    func,
     or_,
     select,
     update,
@@ -30,14 +32,22 @@ from service.storage.tables import LIVE_SQL, DatasetRow, FitRow
 
 # All queries here are built once: that takes longer than asking.
 _ABANDONED = and_(FitRow.status == "running", FitRow.lease_expires_at < now_plus())
+# What is asked with every claim is asked of the tables, for no objects come of it.
+_FITS = cast(Table, FitRow.__table__)
+_COLUMN = _FITS.c
+_CLAIMED = (
+    "id", "owner", "token", "attempt", "request", "timeout_seconds", "weights_sha256", "dataset_id",
+    "n_checkpoints", "created_at", "claimed_at", "traceparent", "n_events",
+)  # fmt: skip
+_DATASETS = DatasetRow.__table__.c
 _DATASET = select(
-    DatasetRow.sha256.label("dataset_sha256"),
-    DatasetRow.components_sha256,
-    DatasetRow.gold,
-    DatasetRow.columns,
-    DatasetRow.n_samples,
-    DatasetRow.n_features,
-).where(DatasetRow.id == bindparam("wanted_id"))
+    _DATASETS.sha256.label("dataset_sha256"),
+    _DATASETS.components_sha256,
+    _DATASETS.gold,
+    _DATASETS["columns"],
+    _DATASETS.n_samples,
+    _DATASETS.n_features,
+).where(_DATASETS.id == bindparam("wanted_id"))
 _FIRST = (FitRow.priority.desc(), FitRow.id)
 _NO = false()
 
@@ -120,37 +130,22 @@ def _claiming(
     """Returns the statement that claims what is next and free, large ones only under a condition."""
     is_open = _open_to(devices, large_too, max_running_fits)
     chosen = select(FitRow.id).where(*is_open).order_by(*_FIRST).limit(1)
-    taken_over = case((FitRow.status == "running", 1), else_=0)
+    taken_over = case((_COLUMN.status == "running", 1), else_=0)
     return (
-        update(FitRow)
-        .where(FitRow.id == chosen.with_for_update(skip_locked=True).scalar_subquery())
+        update(_FITS)
+        .where(_COLUMN.id == chosen.with_for_update(skip_locked=True).scalar_subquery())
         .values(
             status="running",
             token=bindparam("new_token"),
             worker_id=bindparam("claimer"),
             lease_expires_at=now_plus(lease_seconds),
-            attempt=FitRow.attempt + 1,
-            n_workers_lost=FitRow.n_workers_lost + taken_over,
+            attempt=_COLUMN.attempt + 1,
+            n_workers_lost=_COLUMN.n_workers_lost + taken_over,
             claimed_at=now_plus(),
-            started_at=case((FitRow.started_at.is_(None), now_plus()), else_=FitRow.started_at),
-            n_events=FitRow.n_events + 1,
+            started_at=func.coalesce(_COLUMN.started_at, now_plus()),
+            n_events=_COLUMN.n_events + 1,
         )
-        .returning(
-            FitRow.id,
-            FitRow.owner,
-            FitRow.token,
-            FitRow.attempt,
-            FitRow.request,
-            FitRow.timeout_seconds,
-            FitRow.weights_sha256,
-            FitRow.dataset_id,
-            FitRow.n_checkpoints,
-            FitRow.created_at,
-            FitRow.claimed_at,
-            FitRow.traceparent,
-            FitRow.n_events,
-        )
-        .execution_options(synchronize_session=False)
+        .returning(*(_COLUMN[name] for name in _CLAIMED))
     )
 
 

@@ -144,15 +144,14 @@ def _ending(of_a_claim: bool, n_more_events: int, names: tuple[str, ...]) -> Upd
     written: dict[str, Any] = {
         "status": bindparam("new_status"),
         "finished_at": now_plus(),
-        "n_events": FitRow.n_events + n_more_events,
+        "n_events": _FITS.c.n_events + n_more_events,
         **dict.fromkeys(("token", "lease_expires_at", "worker_id", "checkpoint")),
     }
-    written |= {name: bindparam(f"new_{name}", type_=FitRow.__table__.c[name].type) for name in names}
-    statement = update(FitRow).where(FitRow.id == bindparam("fit"), FitRow.status.in_(LIVE))
+    written |= {name: bindparam(f"new_{name}", type_=_FITS.c[name].type) for name in names}
+    statement = update(_FITS).where(_FITS.c.id == bindparam("fit"), _FITS.c.status.in_(LIVE))
     if of_a_claim:
-        statement = statement.where(FitRow.token == bindparam("held_token"))
-    returning = statement.values(written).returning(FitRow.n_events, FitRow.n_checkpoints)
-    return returning.execution_options(synchronize_session=False)
+        statement = statement.where(_FITS.c.token == bindparam("held_token"))
+    return statement.values(written).returning(_FITS.c.n_events, _FITS.c.n_checkpoints)
 
 
 def delete(session: Session, fit_id: str) -> str | None:

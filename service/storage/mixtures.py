@@ -1,10 +1,10 @@
 """Mixtures: rows that never change."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import Table, select
 from sqlalchemy.orm import Session
 
 from service.errors import NotFound
@@ -16,6 +16,11 @@ Parameters = dict[str, Any]
 """weights (K,), means (K, D), covariances (by type) as float64 arrays, and covariance_type."""
 
 
+# Of the table: nobody changes the row any more.
+_MIXTURES = cast(Table, MixtureRow.__table__)
+_INSERT = _MIXTURES.insert().returning(_MIXTURES.c.owner, _MIXTURES.c.created_at)
+
+
 def add(
     session: Session,
     parameters: Parameters,
@@ -25,21 +30,18 @@ def add(
     columns: list[str] | None = None,
     fit_id: str | None = None,
 ) -> MixtureRow:
-    """Returns the row of a new mixture, whose parameters are in canonical order."""
+    """Returns the row of a new mixture, whose parameters are in canonical order; it is of no session."""
     arrays: dict[str, NDArray[np.float64]] = {
         key: np.asarray(parameters[key], dtype=np.float64) for key in ("weights", "means", "covariances")
     }
-    row = MixtureRow(
-        id=mixture_id or new_id("mix"),
-        covariance_type=parameters["covariance_type"],
-        name=name,
-        columns=columns,
-        fit_id=fit_id,
-        **arrays,
-    )
-    session.add(row)
-    session.flush()
-    return row
+    given = arrays | {
+        "id": mixture_id or new_id("mix"),
+        "covariance_type": parameters["covariance_type"],
+        "name": name,
+        "columns": columns,
+        "fit_id": fit_id,
+    }
+    return MixtureRow(**given, **session.execute(_INSERT, given).mappings().one())
 
 
 def get(session: Session, mixture_id: str) -> MixtureRow:
