@@ -4,7 +4,8 @@
     python -m benchmarks.service_queue --database postgresql --ended 1000000
 
 Prints lines of JSON, one for each figure. `--ended` measures once more beside so many ended fits, each with a
-result, a mixture and events: 6.4 kB on SQLite, and minutes for a million. Commits reach the disk on both databases.
+result, a mixture and events: 6.4 kB on SQLite, and minutes for a million. Commits reach the disk on both
+databases.
 """
 
 import argparse
