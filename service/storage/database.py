@@ -18,6 +18,9 @@ from service.storage.together import Answer, Together
 from service.storage.turns import Turns
 
 BUSY_TIMEOUT_SECONDS = 5.0
+# How long a reader asks for its lock before it waits in line with the writers.
+_ASKING_MS = 50
+_TAKES_A_READERS_LOCK = "SELECT 1 FROM sqlite_master LIMIT 1"
 _POOL_SIZE = 40
 _LOCK_TIMEOUT_MS = 5_000
 _UNDO = "undo"
@@ -45,8 +48,8 @@ class Database:
             drivername="sqlite+pysqlite" if url.startswith("sqlite") else "postgresql+psycopg"
         )
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self._engine = self._sqlite_engine() if self.is_sqlite else self._postgresql_engine(lease_seconds)
         self._turns = Turns(self._sqlite_file()) if self.is_sqlite else None
+        self._engine = self._sqlite_engine() if self.is_sqlite else self._postgresql_engine(lease_seconds)
         # A transaction that means to write says so at its start: on SQLite a read lock that is raised later
         # can only fail, without the busy timeout being waited for.
         self._writing_engine = self._engine.execution_options(mixserve_begin="BEGIN IMMEDIATE")
@@ -67,8 +70,32 @@ class Database:
             json_serializer=_as_json,
         )
         event.listen(engine, "connect", _prepare_sqlite_connection)
-        event.listen(engine, "begin", _begin_on_sqlite)
+        event.listen(engine, "begin", self._begin_on_sqlite)
         return engine
+
+    def _begin_on_sqlite(self, connection: Connection) -> None:
+        statements = connection.get_execution_options().get("mixserve_begin")
+        for statement in (statements or "BEGIN").split(";"):
+            connection.exec_driver_sql(statement)
+        if statements is None and sqlite_journal_mode(sqlite_version()) != "WAL":
+            self._read_between_writers(connection)
+
+    def _read_between_writers(self, connection: Connection) -> None:
+        """Takes a reader's lock, in a turn of its own where writers that follow one another leave no gap.
+
+        With a rollback journal nobody reads while a writer commits, and SQLite has readers ask for their lock
+        ever more seldom: beside writers that never pause they could ask in vain for as long as they may.
+        """
+        driver: Any = connection.connection.dbapi_connection
+        driver.execute(f"PRAGMA busy_timeout={_ASKING_MS}")
+        try:
+            with suppress(sqlite3.Error):  # whatever it was, it is asked for once more below
+                driver.execute(_TAKES_A_READERS_LOCK).fetchall()
+                return
+        finally:
+            driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000:.0f}")
+        with self._one_at_a_time():
+            connection.exec_driver_sql(_TAKES_A_READERS_LOCK)
 
     def _postgresql_engine(self, lease_seconds: float) -> Engine:
         # A process frozen inside a transaction would hold its row locks, and so its fit, for ever.
@@ -257,8 +284,3 @@ def _prepare_sqlite_connection(connection: sqlite3.Connection, _: Any) -> None:
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_on_sqlite(connection: Connection) -> None:
-    for statement in connection.get_execution_options().get("mixserve_begin", "BEGIN").split(";"):
-        connection.exec_driver_sql(statement)

@@ -1,6 +1,8 @@
 """Rows and files for tests, made the way the service makes them."""
 
+import fcntl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,3 +112,13 @@ def events_of(database: Database, fit_id: str) -> list[tuple[int, str, dict[str,
     with database.read() as session:
         rows = events.after(session, fit_id, 0, MANY)
         return [(row.number, row.type, row.data) for row in rows]
+
+
+def is_locked(path: Path) -> bool:
+    """Returns whether somebody holds the lock on this file."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False

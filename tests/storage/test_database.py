@@ -4,6 +4,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from service.errors import ServiceError, Unavailable
 from service.storage import database as module
 from service.storage.database import Database, sqlite_journal_mode
 from service.storage.tables import WorkerRow
+from service.storage.turns import Turns
+from tests.serving import until
+from tests.storage.making import is_locked
 
 
 def _worker(name: str = "here") -> WorkerRow:
@@ -105,6 +109,37 @@ def test_sqlite_that_stays_locked_is_unavailable(
     holder.close()
     hurried.close()
     assert _count(database) == 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_reader_has_a_turn_among_writers_that_leave_no_gap(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "sqlite_journal_mode", lambda _: "DELETE")
+    reading = Database(database_url)
+    assert _count(reading) == 0  # its connection is there
+    looked = threading.Event()
+
+    def read() -> None:
+        with reading.read() as session:
+            session.scalar(select(func.count()).select_from(WorkerRow))
+            looked.wait(60)
+
+    reader = threading.Thread(target=read)
+    path = Path(database_url.removeprefix("sqlite:///"))
+    turns = Turns(path)
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as writer:
+        with turns.taken(60.0):
+            writer.execute("BEGIN EXCLUSIVE")
+            reader.start()
+            until(lambda: is_locked(Path(f"{path}.next")))
+            writer.execute("ROLLBACK")
+        # As SQLite would have it, the writer's next transaction could come first, and so on and on.
+        with turns.taken(60.0), pytest.raises(sqlite3.OperationalError, match="locked"):
+            writer.execute("BEGIN EXCLUSIVE")
+        looked.set()
+        reader.join()
+    reading.close()
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -1,6 +1,5 @@
 """Turns at writing: one at a time, and none has two while another waits."""
 
-import fcntl
 import subprocess
 import sys
 import threading
@@ -10,15 +9,7 @@ import pytest
 
 from service.storage.turns import Turns
 from tests.serving import until
-
-
-def _is_locked(path: Path) -> bool:
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+from tests.storage.making import is_locked
 
 
 def test_who_waits_goes_before_who_comes_again(tmp_path: Path) -> None:
@@ -33,7 +24,7 @@ def test_who_waits_goes_before_who_comes_again(tmp_path: Path) -> None:
     thread = threading.Thread(target=wait)
     with ours.taken(60.0):
         thread.start()
-        until(lambda: _is_locked(tmp_path / "database.next"))
+        until(lambda: is_locked(tmp_path / "database.next"))
     with ours.taken(60.0):
         order.append("who came again")
     thread.join()
