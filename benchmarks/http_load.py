@@ -1,7 +1,7 @@
 """Sends one HTTP request again and again over kept connections, at little cost to the machine.
 
 One thread, sockets and select: an HTTP client library would take more processor time than the
-server does. Answers must carry Content-Length and the status 200.
+server does. Answers must carry Content-Length and a status of success.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _is_whole(received: bytes) -> bool:
     head, separator, body = received.partition(b"\r\n\r\n")
     if not separator:
         return False
-    if not head.startswith(b"HTTP/1.1 200"):
+    if not head.startswith(b"HTTP/1.1 20"):
         raise SystemExit(received.decode(errors="replace")[:1000])
     length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
     return len(body) >= int(length)

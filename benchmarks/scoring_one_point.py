@@ -56,7 +56,7 @@ class Target:
 
     def processor_seconds(self) -> float:
         """What the process and its children have used so far."""
-        return sum(_processor_seconds(pid) for pid in _family(self.process_id))
+        return sum(processor_seconds(pid) for pid in _family(self.process_id))
 
 
 def _family(process_id: int) -> list[int]:
@@ -68,7 +68,8 @@ def _family(process_id: int) -> list[int]:
     return [process_id, *(pid for child in own for pid in _family(child))]
 
 
-def _processor_seconds(process_id: int) -> float:
+def processor_seconds(process_id: int) -> float:
+    """What a process has used so far, its children apart."""
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -24,6 +24,7 @@ from service.api import (
     problems,
     questions,
 )
+from service.api.admission import Admission
 from service.api.answers import JsonAnswer
 from service.api.counting import Metrics
 from service.api.envelope import Envelope
@@ -80,7 +81,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings.dataset_store_folder, settings.remote_store_url, settings.dataset_cache_bytes
     )
     tracing = start_tracing(settings, "mixserve-api")
-    counted = Metrics(database, settings.lease_seconds)
+    # Of a key the database is asked; without, what is answered in the event loop needs no thread.
+    threadless = () if settings.auth == "keys" else questions.ENDINGS
+    admission = Admission(settings.max_queueing_seconds, settings.request_threads, threadless)
+    counted = Metrics(database, settings.lease_seconds, admission)
     limits = OwnerLimits(
         settings.owner_max_queued_fits, settings.owner_max_stored_bytes, settings.owner_max_device_seconds
     )
@@ -89,7 +93,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     scoring = Scoring(settings.scoring_threads)
     uploads = CapacityLimiter(_MOST_UPLOADS)
     services = Services(
-        settings, database, store, watcher, upkeep, limits, prepared, scoring, uploads, counted, tracing
+        settings,
+        database,
+        store,
+        watcher,
+        upkeep,
+        limits,
+        prepared,
+        scoring,
+        uploads,
+        counted,
+        tracing,
+        admission,
     )
     app = FastAPI(
         title="mixserve",
@@ -120,7 +135,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Guard, settings=settings, database=database, routes=routes)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(), **_CORS)
-    app.add_middleware(Envelope, metrics=counted, tracing=tracing, any_origin=bool(settings.cors_origins))
+    any_origin = bool(settings.cors_origins)
+    app.add_middleware(Envelope, metrics=counted, tracing=tracing, admission=admission, any_origin=any_origin)
     problems.install(app)
     app.add_exception_handler(creation.Replayed, creation.replay)
     for router in routers:
@@ -133,6 +149,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    services.admission.start()
     services.watcher.start()
     services.upkeep.start()
     yield

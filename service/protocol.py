@@ -28,7 +28,7 @@ _MALFORMED = ServiceError(
 )
 
 
-def protocol(settings: Settings) -> type[HttpToolsProtocol]:
+def protocol(settings: Settings) -> "type[Protocol]":
     """Returns the protocol of a server with these settings."""
 
     class Limited(Protocol):
@@ -154,8 +154,18 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._served = cycle
+        self.serves(cycle)
         super()._start_asgi_task(cycle, app)
+
+    def serves(self, cycle: RequestResponseCycle) -> None:
+        """Notes that the answer to a request is next."""
+        self._served = cycle
+
+    @property
+    def is_between_requests(self) -> bool:
+        """Whether the last request has come to its end and has been answered; at the first there was none."""
+        answered = self._served is not None and self._served.response_complete
+        return answered and not (self._in_head or self._in_body)
 
     def _expect_more(self) -> None:
         """Sets a time for what has to come next, if anything has to."""

@@ -10,6 +10,7 @@ import torch
 import typer
 import uvicorn
 
+from service.admitting import admitting
 from service.api.services import Services
 from service.app import create_app
 from service.protocol import protocol
@@ -52,7 +53,7 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
     keeper = Keeper(slots(device, n_workers), _environment(settings), settings.lease_seconds)
     config = uvicorn.Config(
         app,
-        http=protocol(settings),
+        http=admitting(protocol(settings), services.admission),
         ws="none",
         access_log=False,
         log_config=None,

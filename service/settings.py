@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     )
     max_dataset_bytes: int = Field(2**33, ge=1, description="larger datasets, as float64, get 422")
     max_answer_bytes: int = Field(2**33, ge=1, description="answers to questions that are larger get 422")
+    max_queueing_seconds: float = Field(
+        0.5, gt=0, description="requests that would wait longer for their turn get 503"
+    )
+    request_threads: int = Field(
+        8, ge=1, description="do what requests have to do with the database; more do not do more"
+    )
     scoring_threads: int | None = Field(
         None, ge=1, description="compute answers to large questions; as many as cores unless given"
     )

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from service.api.admission import Admission
 from service.api.request_figures import RequestFigures
 from service.errors import ServiceError
 from service.storage import watching
@@ -21,7 +22,7 @@ from service.storage.owners import everyone
 class Metrics:
     """What one API process counts. Routes are templates, so that ids make no series of their own."""
 
-    def __init__(self, database: Database, lease_seconds: float) -> None:
+    def __init__(self, database: Database, lease_seconds: float, admission: Admission) -> None:
         self.registry = CollectorRegistry()
         self.n_in_progress = 0
         in_progress = Gauge(
@@ -33,7 +34,23 @@ class Metrics:
             "mixserve_http_problems", "Refusals and failures by their code", ("code",), registry=self.registry
         )
         self.answered = RequestFigures(self.registry).answered
+        self.registry.register(_AdmissionCollector(admission))
         self.registry.register(_DatabaseCollector(database, lease_seconds))
+
+
+class _AdmissionCollector(Collector):
+    """Tells whom the process has not let in."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def collect(self) -> Iterator[Metric]:
+        refused = CounterMetricFamily(
+            "mixserve_http_refused", "Requests refused, by what they would have waited for", labels=["queue"]
+        )
+        for queue, n_refused in self._admission.n_refused.items():
+            refused.add_metric([queue], n_refused)
+        yield refused
 
 
 class _DatabaseCollector(Collector):

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from service.api.answers import JSON, JsonAnswer
 from service.api.bodies import INLINE_BYTES, Raw
 from service.api.inflow import Digest
-from service.api.services import Services, Use
+from service.api.services import Services
 from service.codecs.spooled import Spooled
 from service.errors import FieldError, Unprocessable
 from service.storage import idempotency
@@ -126,14 +126,6 @@ def _take_in(digest: Digest, body: Spooled) -> None:
 
 
 WholeDigest = Annotated[Digest | None, Depends(whole_digest)]
-
-
-def _creation(services: Use, key: Key, digest: WholeDigest) -> Iterator[Creation]:
-    with once(services, key, digest) as creation:
-        yield creation
-
-
-Once = Annotated[Creation, Depends(_creation)]
 
 
 def replay(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.admission import Admission
 from service.api.counting import Metrics
 from service.api.problems import unforeseen
 from service.api.request_ids import request_id_from
@@ -17,7 +18,7 @@ from service.tracing import Tracing
 logger = logging.getLogger("service.access")
 
 # An answer runs nothing and is framed by nobody. The pages, which run scripts of ours, say more.
-_HEADERS = (
+SAFE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
@@ -36,14 +37,20 @@ class Envelope:
         app: What serves the request.
         metrics: Where to count it.
         tracing: Where to tell its trace.
+        admission: What has let it in.
         any_origin: Whether pages of other origins may read answers.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing, any_origin: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, tracing: Tracing, admission: Admission, any_origin: bool
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._tracing = tracing
-        kept = [pair for pair in _HEADERS if not (any_origin and pair[0] == b"cross-origin-resource-policy")]
+        self._admission = admission
+        kept = [
+            pair for pair in SAFE_HEADERS if not (any_origin and pair[0] == b"cross-origin-resource-policy")
+        ]
         self._headers, self._api_headers = _Headers(kept), _Headers([*kept, _NOT_KEPT])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +59,9 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         request_id = request_id_from(scope["headers"])
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        self._admission.begin(state)
         headers = self._api_headers if scope["path"].startswith(_API) else self._headers
         answer = _Answer(send, receive, headers, request_id)
         begun = time.perf_counter()

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Response
-from starlette.concurrency import run_in_threadpool
 
 from service.api.answers import JsonAnswer, json_only
 from service.api.services import Services, Use
@@ -12,6 +12,8 @@ from service.schemas.service import Health, Page, Worker
 from service.storage import migrations, workers
 
 router = APIRouter(tags=["service"], dependencies=[Depends(json_only)])
+# Threads of their own, which no other request has to be waited for.
+_CHECKING = CapacityLimiter(4)
 
 
 @router.get("/v1/workers", response_model=Page[Worker], operation_id="list_workers")
@@ -36,7 +38,7 @@ async def livez() -> Response:
 )
 async def readyz(services: Use) -> Response:
     """Says whether fits can be taken and done: database there and migrated, a worker alive, not ending."""
-    checks = await run_in_threadpool(_checks, services)
+    checks = await to_thread.run_sync(_checks, services, limiter=_CHECKING)
     if services.watcher.draining.is_set():
         checks["server"] = "ending; ask another replica"
     ready = all(check == "ok" for check in checks.values())

@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.answers import UNCHANGING, JsonAnswer, json_only, unchanging
 from service.api.bodies import documented
-from service.api.creation import Once
+from service.api.creation import Key, WholeDigest, once
 from service.api.json_bodies import json_body
 from service.api.points import require_columns
 from service.api.query import Paging, page_answer
@@ -30,14 +30,17 @@ router = APIRouter(prefix="/v1/mixtures", tags=["mixtures"])
     operation_id="create_mixture",
 )
 def create_mixture(
-    body: Annotated[MixtureCreation, Depends(json_body(MixtureCreation))], once: Once, services: Use
+    body: Annotated[MixtureCreation, Depends(json_body(MixtureCreation))],
+    key: Key,
+    digest: WholeDigest,
+    services: Use,
 ) -> Response:
     """Stores a given mixture, which then answers every question that a fitted one does."""
     mixture = mixture_of(body).in_canonical_order()
     require_columns(body.columns, mixture.n_features)
-    with services.database.write() as session:
+    with once(services, key, digest) as creation, services.database.write() as session:
         row = mixtures.add(session, parameters_answer(mixture), name=body.name, columns=body.columns)
-        return once.created(session, as_answer(row), f"/v1/mixtures/{row.id}")
+        return creation.created(session, as_answer(row), f"/v1/mixtures/{row.id}")
 
 
 @router.get("", response_model=Page[Mixture], dependencies=[Depends(json_only)], operation_id="list_mixtures")

@@ -1,6 +1,7 @@
 """Query parameters and small headers."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
@@ -33,21 +34,24 @@ def _names(dependant: Any) -> set[str]:
     return own.union(*(_names(nested) for nested in dependant.dependencies))
 
 
+@dataclass(frozen=True)
 class PageQuery:
-    """Which page of a list is wanted."""
+    """Which page of a list is wanted: how many items, those before which."""
 
-    def __init__(
-        self,
-        page_size: Annotated[int, Query(ge=1, description=f"more than {LARGEST_PAGE} is cut to that")] = 50,
-        page_token: Annotated[
-            str | None, Query(pattern=_PAGE, description="next_page_token of the page before")
-        ] = None,
-    ) -> None:
-        self.size = min(page_size, LARGEST_PAGE)
-        self.before = page_token
+    size: int
+    before: str | None
 
 
-Paging = Annotated[PageQuery, Depends()]
+async def _page_query(  # asynchronous, since FastAPI takes others to a thread
+    page_size: Annotated[int, Query(ge=1, description=f"more than {LARGEST_PAGE} is cut to that")] = 50,
+    page_token: Annotated[
+        str | None, Query(pattern=_PAGE, description="next_page_token of the page before")
+    ] = None,
+) -> PageQuery:
+    return PageQuery(min(page_size, LARGEST_PAGE), page_token)
+
+
+Paging = Annotated[PageQuery, Depends(_page_query)]
 
 
 def page_answer(items: list[dict[str, Any]], more: bool) -> dict[str, Any]:

@@ -44,6 +44,8 @@ def _responsibilities(mixture: GaussianMixture, points: Tensor) -> dict[str, Ten
 
 
 QUESTIONS = {"get_log_density": _log_density, "get_responsibilities": _responsibilities}
+ENDINGS = ("/log-density", "/responsibilities")
+"""How the paths end of questions that need no thread, as long as they are small."""
 """What is asked about points, by the operation's id."""
 
 router = APIRouter(prefix="/v1/mixtures/{mixture_id}", tags=["questions"])

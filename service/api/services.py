@@ -6,6 +6,7 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from service.api.admission import Admission
 from service.api.counting import Metrics
 from service.api.fit_watcher import FitWatcher
 from service.api.prepared import PreparedMixtures
@@ -33,6 +34,7 @@ class Services:
     upload_threads: CapacityLimiter
     metrics: Metrics
     tracing: Tracing
+    admission: Admission
 
 
 async def _services(request: Request) -> Services:  # asynchronous, since FastAPI takes others to a thread
