@@ -59,6 +59,7 @@ def admitting(base: type[Protocol], admission: Admission) -> type[Protocol]:
                     request_id = f"{first}{next(numbers):012x}".encode()
                     head = _HEAD % (_N_BODY + len(path) + len(request_id), request_id, b"keep-alive")
                     self.transport.write(head + _BODY % (path, request_id))
+                    self._expect_nothing()
                     self.on_response_complete()
                     return
             super().data_received(data)

@@ -99,7 +99,8 @@ def start_logging(settings: Settings) -> None:
     """Has what any module logs written to standard error, with the ids that are bound where it happens."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    render: list[Any] = [structlog.dev.ConsoleRenderer(sort_keys=False)]
+    # A traceback is only written by the renderer, and may have anything in it.
+    render: list[Any] = [structlog.dev.ConsoleRenderer(sort_keys=False), _redact_text]
     if as_json:
         handler = _JsonHandler(sys.stderr)
         render = [structlog.processors.format_exc_info, _redact, structlog.processors.JSONRenderer(_as_json)]
@@ -145,6 +146,11 @@ def _with_request_id(logger: WrappedLogger, method: str, event: EventDict) -> Ev
 def _redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     del logger, method
     return {name: redacted(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _redact_text(logger: WrappedLogger, method: str, text: Any) -> str:
+    del logger, method
+    return redacted(str(text))
 
 
 def _as_json(event: EventDict, **_: Any) -> str:

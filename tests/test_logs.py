@@ -69,3 +69,35 @@ def test_people_read_of_requests_too(said: io.StringIO) -> None:
     for text in ("request", "request_id", "mine", "/v1/mixs_...", "service.access", "200"):
         assert text in first
     assert "404" in second
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "as_json"), [(Terminal(), False), (io.StringIO(), True)])
+def test_a_terminal_gets_lines_for_people_and_all_else_json(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stream: io.StringIO, as_json: bool
+) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    root.handlers = []
+    monkeypatch.setattr(sys, "stderr", stream)
+    try:
+        start_logging(Settings(data_dir=tmp_path))
+        try:
+            raise ValueError(KEY)
+        except ValueError:
+            logging.getLogger("other").exception("it is %s", "broken", extra={"fit_id": "fit_1"})
+    finally:
+        root.handlers, root.level = before
+    said = stream.getvalue()
+    for text in ("it is broken", "fit_1", "other", "ValueError", "error"):
+        assert text in said
+    assert KEY not in said
+    if as_json:
+        (line,) = said.splitlines()
+        assert json.loads(line)["fit_id"] == "fit_1"
+    else:
+        assert len(said.splitlines()) > 3  # the traceback, line by line

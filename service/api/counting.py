@@ -5,9 +5,10 @@ heartbeats through the database, labelled by worker, so that it is the same whic
 """
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -96,6 +97,7 @@ def _of_workers(workers: list[watching.WorkerFigures]) -> Iterator[Metric]:
     for worker in workers:
         memory.add_metric([worker.worker_id], worker.memory_bytes)
     yield memory
+    yield _claim_waits(workers)
     for name, (kind, text) in watching.FIGURES.items():
         family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(
             f"mixserve_{name}", text, labels=["worker"]
@@ -103,3 +105,15 @@ def _of_workers(workers: list[watching.WorkerFigures]) -> Iterator[Metric]:
         for worker in workers:
             family.add_metric([worker.worker_id], worker.figures.get(name, 0.0))
         yield family
+
+
+def _claim_waits(workers: list[watching.WorkerFigures]) -> Metric:
+    text = "From a fit's submission to its first attempt"
+    family = HistogramMetricFamily("mixserve_claim_wait_seconds", text, labels=["worker"])
+    names = [*map(str, watching.CLAIM_WAIT_SECONDS), "+Inf"]
+    for worker in workers:
+        # One of the release before has not counted them.
+        counts = worker.figures.get("claim_waits", [0] * len(names))
+        buckets = list(zip(names, map(float, accumulate(counts)), strict=True))
+        family.add_metric([worker.worker_id], buckets, worker.figures.get("claim_wait_seconds", 0.0))
+    return family

@@ -10,8 +10,6 @@ from service.storage.tables import LIVE_SQL, FitRow, WorkerRow
 
 FIGURES = {
     "claims": ("counter", "Fits begun, each attempt counted"),
-    "claim_wait_seconds": ("counter", "Time that fits waited for their first attempt, added up"),
-    "first_claims": ("counter", "Fits begun for the first time"),
     "lost_leases": ("counter", "Fits that were taken over while they were worked on"),
     "lost_processes": ("counter", "Processes that died at a fit"),
     "fits_succeeded": ("counter", "Fits that ended with a mixture"),
@@ -22,6 +20,10 @@ FIGURES = {
     "device_memory_used_bytes": ("gauge", "The most that the process of the last fit has had"),
 }
 """What a worker counts, by name: kind and meaning."""
+
+CLAIM_WAIT_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+"""Bounds of how long fits wait for their first attempt, which a worker counts in `claim_waits`, beside their
+sum in `claim_wait_seconds`: so many above the bound before and not above this, and at the end above all."""
 
 
 class QueueFigures(NamedTuple):

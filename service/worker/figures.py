@@ -1,11 +1,13 @@
 """What a worker counts since it began; it travels with its heartbeats."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from service.storage.queue import Claim
+from service.storage.watching import CLAIM_WAIT_SECONDS
 from service.worker.messages import Ended, Failed, Succeeded
 
 
@@ -14,6 +16,7 @@ class Figures:
 
     def __init__(self) -> None:
         self._counts: defaultdict[str, float] = defaultdict(float)
+        self._claim_waits = [0] * (len(CLAIM_WAIT_SECONDS) + 1)
         self._memory_bytes = 0
         self._begun = 0.0
 
@@ -23,7 +26,7 @@ class Figures:
         self._counts["claims"] += 1
         if claim.attempt == 1:
             self._counts["claim_wait_seconds"] += claim.waited_seconds
-            self._counts["first_claims"] += 1
+            self._claim_waits[bisect_left(CLAIM_WAIT_SECONDS, claim.waited_seconds)] += 1
 
     def end(self, claim: Claim, ended: Ended, fitter_id: int) -> None:
         """Counts a fit that has ended."""
@@ -42,7 +45,8 @@ class Figures:
 
     def summary(self) -> dict[str, Any]:
         """Returns all of it as JSON."""
-        return {**self._counts, "device_memory_used_bytes": self._memory_bytes}
+        waits = {"claim_waits": list(self._claim_waits)}
+        return {**self._counts, **waits, "device_memory_used_bytes": self._memory_bytes}
 
 
 def _resident_bytes(process_id: int) -> int:

@@ -149,14 +149,30 @@ def test_every_process_tells_what_the_workers_have_counted(watched: Watched) -> 
         assert of(found, "mixserve_oldest_queued_fit_age_seconds") == [0]
         assert of(found, "mixserve_claims_total") == [1]
         assert of(found, "mixserve_lost_leases_total") == [0]
-        (wait,), (busy,) = (
-            of(found, f"mixserve_{name}_total") for name in ("claim_wait_seconds", "device_busy_seconds")
-        )
+        (busy,) = of(found, "mixserve_device_busy_seconds_total")
+        (wait,) = of(found, "mixserve_claim_wait_seconds_sum")
+        assert of(found, "mixserve_claim_wait_seconds_count") == [1]
+        bounds = [("60.0" if wait <= 60 else "+Inf"), "+Inf"]
+        assert [of(found, "mixserve_claim_wait_seconds_bucket", le=bound) for bound in bounds] == [[1], [1]]
         assert 0 <= wait < 60
         assert 0 < busy < 60
         assert of(found, "mixserve_fitted_points_total") == [500 * watched.fit["result"]["n_passes"]]
         (used,), (whole,) = (of(found, f"mixserve_device_memory_{name}") for name in ("used_bytes", "bytes"))
         assert 10_000_000 < used < whole
+
+
+def test_what_processes_count_adds_up(watched: Watched) -> None:
+    labels = {"method": "GET", "route": "/v1/datasets", "status": "200"}
+    asked = (3, 5)
+    for server, n in zip(watched.servers, asked, strict=True):
+        with server.client() as http:
+            for _ in range(n):
+                assert http.get("/v1/datasets").is_success
+    found = [of(figures(server), "mixserve_http_requests_total", **labels) for server in watched.servers]
+    assert found == [[3], [5]]
+    # What all have in common is told once by each: two scrapes have the same of it.
+    shared = [of(figures(server), "mixserve_fitted_points_total") for server in watched.servers]
+    assert shared[0] == shared[1]
 
 
 def test_points_that_are_asked_about_are_counted(watched: Watched) -> None:

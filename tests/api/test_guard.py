@@ -4,6 +4,7 @@ A new operation is walked without being named here, as long as its parameters an
 otherwise `requests_of` fails and says what it does not know.
 """
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from service.settings import Settings
 from service.storage import keys
 from service.storage.database import Database
 from tests.api.test_problems import assert_problem
-from tests.serving import GOLD, Server, command, environment, serving
+from tests.serving import GOLD, Server, command, environment, serving, until
 
 EVERYTHING = ("read", "write", "admin")
 OPEN = {("/livez", "get"), ("/readyz", "get")}
@@ -270,6 +271,33 @@ def _mixserve(service: Service, *arguments: str) -> subprocess.CompletedProcess[
     done = subprocess.run(command(*arguments), env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def test_the_use_of_keys_is_in_the_audit(service: Service) -> None:
+    key = service.key("audited", "read")
+    with service.client(key) as http:
+        http.get("/v1/fits", headers={"X-Request-Id": "audit-used"})
+        http.post("/v1/datasets", json=BODIES["DatasetCreation"], headers={"X-Request-Id": "audit-scope"})
+        http.get("/livez", headers={"X-Request-Id": "audit-open"})
+    with service.client(keys.new_key()) as http:
+        http.get("/v1/fits", headers={"X-Request-Id": "audit-unknown"})
+
+    def lines() -> dict[str, dict[str, Any]]:
+        said = (json.loads(line) for line in list(service.server.lines) if '"audit-' in line)
+        return {line["request_id"]: line for line in said}
+
+    logged = until(lambda: lines() if len(lines()) == 4 else None)
+    with service.database.read() as session:
+        (row,) = [row for row in keys.all_of(session) if row.owner == "audited"]
+    holder = {"owner": "audited", "key_id": row.id, "key_name": "of audited", "audit": True}
+    request = {"method": "GET", "path": "/v1/fits", "route": "/v1/fits", "status": 200}
+    assert (holder | request).items() <= logged["audit-used"].items()
+    refused = {"method": "POST", "path": "/v1/datasets", "status": 403, "code": "SCOPE_MISSING"}
+    assert (holder | refused).items() <= logged["audit-scope"].items()
+    unknown = {"status": 401, "code": "KEY_UNKNOWN", "audit": True}
+    assert unknown.items() <= logged["audit-unknown"].items()
+    assert "key_id" not in logged["audit-unknown"]
+    assert logged["audit-open"]["audit"] is False
 
 
 def test_a_key_is_in_no_log_no_answer_and_no_database(service: Service) -> None:
