@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     scoring_threads: int | None = Field(
         None, ge=1, description="compute answers to large questions; as many as cores unless given"
     )
+    worker_devices: int | None = Field(
+        None,
+        ge=1,
+        description="that a fit may have of each worker; all GPUs it may use, or cores, unless given",
+    )
     max_queued_fits: int = Field(10_000, ge=1, description="beyond it POST /v1/fits gets 429")
     owner_requests_per_second: float | None = Field(
         None, gt=0, description="requests beyond it, of one owner on all replicas, get 429; none: no limit"

@@ -69,6 +69,7 @@ def _as_answer(worker: Any, running: list[str]) -> dict[str, Any]:
             "type": worker.device_type,
             "name": worker.device_name,
             "memory_bytes": worker.memory_bytes,
+            "n_devices": worker.n_devices,
         },
         "started_at": worker.started_at,
         "last_heartbeat_at": worker.last_heartbeat_at,

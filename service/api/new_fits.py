@@ -64,6 +64,7 @@ def _queued(
         dataset_id=dataset.id,
         request=stored,
         device=request.device,
+        n_devices=_n_devices(request),
         priority=request.priority,
         timeout_seconds=request.timeout_seconds,
         estimated_seconds=estimated_seconds(request, dataset.n_samples, dataset.n_features),
@@ -148,6 +149,13 @@ def _require_device(services: Services, session: Session, request: FitRequest, d
         raise _refusal(
             ("device",), f"no worker has it; devices of workers: {there}", code="DEVICE_UNAVAILABLE"
         )
+    most = max((device.n_devices for device in able), default=None)
+    if most is not None and _n_devices(request) > most:
+        raise _refusal(
+            ("devices",),
+            f"{request.devices} are more than any worker has; ask for {most} at most, as the largest has",
+            code="DEVICE_UNAVAILABLE",
+        )
     if able:
         needed, largest = _needed_and_there(request, dataset, able)
         if needed > largest:
@@ -161,13 +169,23 @@ def _require_device(services: Services, session: Session, request: FitRequest, d
 def _needed_and_there(
     request: FitRequest, dataset: DatasetRow, able: list[workers.Device]
 ) -> tuple[int, int]:
-    """Returns how many bytes the fit needs, and has, on the device where it has the most to spare."""
-    shape = dataset.n_samples, dataset.n_features
-    pairs = [
-        (estimate_fit_bytes(*shape, _options(request), _type_of(request, device)), device.memory_bytes)
-        for device in able
-    ]
+    """Returns how many bytes the fit needs, and has, on the device where it has the most to spare.
+
+    Of several GPUs each has its share; the processes on a CPU have one memory together.
+    """
+    size = _n_devices(request)
+    n_own = -(-dataset.n_samples // size)
+    pairs = []
+    for device in (device for device in able if device.n_devices >= size):
+        kind = _type_of(request, device)
+        needed = estimate_fit_bytes(n_own, dataset.n_features, _options(request), kind)
+        pairs.append((needed * size if kind == "cpu" else needed, device.memory_bytes))
     return max(pairs, key=lambda pair: pair[1] - pair[0])
+
+
+def _n_devices(request: FitRequest) -> int:
+    """Returns how many devices a worker must have to do the fit."""
+    return 1 if request.devices == "auto" else request.devices
 
 
 def _type_of(request: FitRequest, device: workers.Device) -> str:

@@ -104,28 +104,30 @@ class ColumnFile:
         self._lengths = [self._reader.get_batch(i).num_rows for i in range(self._reader.num_record_batches)]
         self.n_rows = sum(self._lengths)
 
-    def columns(self) -> NDArray[Any]:
-        """Returns all values (C, N), copied feature by feature from the mapped pages."""
+    def columns(self, offset: int = 0, limit: int | None = None) -> NDArray[Any]:
+        """Returns the values (C, n) from row `offset` on, copied feature by feature from the mapped pages."""
         dtype = self._reader.schema.field(0).type.to_pandas_dtype()
-        whole = np.empty((self.n_columns, self.n_rows), dtype=dtype)
+        runs = list(self._runs(offset, limit))
+        whole = np.empty((self.n_columns, sum(last - first for _, first, last in runs)), dtype=dtype)
         start = 0
-        for index, length in enumerate(self._lengths):
+        for index, first, last in runs:
             for column, values in enumerate(self._reader.get_batch(index).columns):
-                whole[column, start : start + length] = values.to_numpy()
-            start += length
+                whole[column, start : start + last - first] = values.to_numpy()[first:last]
+            start += last - first
         return whole
 
-    def layout(self) -> Layout:
-        """Returns where the values are, for a reader that looks at them without a copy."""
+    def layout(self, offset: int = 0, limit: int | None = None) -> Layout:
+        """Returns where the values from row `offset` on are, to be looked at without a copy."""
         numbers = np.frombuffer(self._map, np.float64, len(self._map) // 8)
-        places = []
-        for index in range(len(self._lengths)):
+        places, lengths = [], []
+        for index, first, last in self._runs(offset, limit):
             batch = self._reader.get_batch(index)
             addresses = [batch.column(c).buffers()[1].address for c in range(min(2, self.n_columns))]
-            places.append([(address - self._buffer.address) // 8 for address in addresses])
+            places.append([(address - self._buffer.address) // 8 + first for address in addresses])
+            lengths.append(last - first)
         offsets = np.array([place[0] for place in places], np.int64)
         strides = np.array([place[-1] - place[0] for place in places], np.int64)
-        return Layout(numbers, np.cumsum([0, *self._lengths], dtype=np.int64), offsets, strides)
+        return Layout(numbers, np.cumsum([0, *lengths], dtype=np.int64), offsets, strides)
 
     def at(self, places: NDArray[np.int64]) -> NDArray[Any]:
         """Returns the rows (n, C) at these places, which must rise."""
@@ -141,11 +143,16 @@ class ColumnFile:
 
     def rows(self, offset: int = 0, limit: int | None = None) -> Iterator[NDArray[Any]]:
         """Yields rows (n, C) from `offset` on, batch by batch, `limit` of them in all."""
+        for index, first, last in self._runs(offset, limit):
+            batch = self._reader.get_batch(index).slice(first, last - first)
+            yield np.stack([column.to_numpy() for column in batch.columns], axis=1)
+
+    def _runs(self, offset: int, limit: int | None) -> Iterator[tuple[int, int, int]]:
+        """Yields batches with the first of their rows that is meant, and the one behind the last."""
         stop = self.n_rows if limit is None else min(self.n_rows, offset + limit)
         start = 0
         for index, length in enumerate(self._lengths):
             first, last = max(offset - start, 0), min(stop - start, length)
             if first < last:
-                batch = self._reader.get_batch(index).slice(first, last - first)
-                yield np.stack([column.to_numpy() for column in batch.columns], axis=1)
+                yield index, first, last
             start += length

@@ -22,8 +22,8 @@ def fit_here(points: "Points", request: dict[str, Any]) -> dict[str, Any]:
     from service.storage.dataset_store import DatasetStore
     from service.worker import fitting
     from service.worker.device import detect
-    from service.worker.fitter import as_contract
     from service.worker.messages import Failed, Start, Succeeded
+    from service.worker.reporting import as_contract
 
     try:
         device = detect(filled["device"]).device

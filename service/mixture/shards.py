@@ -40,8 +40,8 @@ class Group(ABC):
             numbers: of the same shapes on all ranks; sums are taken in float64. They may be overwritten.
             alike: float64 that has to be the same on all ranks, to the last bit, or the sum makes no sense.
 
-        Raises:
-            RuntimeError: ranks have got out of step, or one of them is gone.
+        Ranks out of step, or the loss of one, are told by exceptions of the group's own, which a fit lets
+        pass: there is no more to be done.
         """
 
     @abstractmethod

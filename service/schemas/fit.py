@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, Strict, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Strict, Tag, model_validator
 
 from service.schemas.dataset import DatasetReference
 from service.schemas.mixture import GOLD, MixtureParameters, MixtureSpecification
@@ -131,6 +131,12 @@ Families = Annotated[
 ]
 
 
+Devices = Annotated[
+    Annotated[int, Field(ge=1, le=1024), WHOLE, One] | Annotated[Literal["auto"], Tag("tag:auto")],
+    Discriminator(lambda value: "tag:auto" if isinstance(value, str) else "tag:one"),
+]
+
+
 class FitRequest(Body):
     """Everything that a fit depends on. A fit is a function of its dataset, its request and its seed."""
 
@@ -162,8 +168,11 @@ class FitRequest(Body):
     selection: Selection = Field(default_factory=InformationCriterion)
     seed: Seed = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,3})$")] = "auto"
-    devices: Annotated[int, Field(ge=1, le=1), WHOLE] = Field(
-        1, description="one device per fit in this release"
+    devices: Devices = Field(
+        1,
+        description="how many GPUs, or cores of a CPU, share the points, each with a process of its own; "
+        "auto: a GPU for each GiB of points, as far as the worker has them, and one process on a CPU, whose "
+        "cores share its work in any case",
     )
     dtype: Literal["float64", "float32"] = "float64"
     priority: Annotated[int, Field(ge=-1000, le=1000), WHOLE] = Field(0, description="higher goes first")
@@ -242,6 +251,7 @@ class FitResult(Answer):
     n_passes: Annotated[float, Field(description="passes over the data")]
     elapsed_seconds: float
     device: str
+    devices: Annotated[int, Field(description="how many shared the points")] = 1
     dtype: str
     optima: Annotated[list[Optimum], Field(description="distinct optima found, best first")]
     candidates: Annotated[

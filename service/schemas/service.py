@@ -15,7 +15,10 @@ class Device(Answer):
 
     type: Literal["cpu", "cuda"]
     name: str
-    memory_bytes: Annotated[int, Field(description="of the whole device")]
+    memory_bytes: Annotated[int, Field(description="of the whole device; of several GPUs, of each")]
+    n_devices: Annotated[
+        int, Field(description="how many `devices` a fit may ask of it: GPUs, or cores of a CPU")
+    ]
 
 
 class Worker(Answer):

@@ -60,6 +60,7 @@ def claim(
     lease_seconds: float,
     max_attempts: int,
     max_running_fits: int | None = None,
+    n_devices: int = 1,
 ) -> Claim | None:
     """Returns the next fit for a worker, now its own, or None when there is none for it.
 
@@ -78,14 +79,16 @@ def claim(
         lease_seconds: How long the claim holds without a heartbeat.
         max_attempts: After so many lost workers a fit fails with WORKER_LOST.
         max_running_fits: Of one owner, unless it has a limit of its own; None for no limit.
+        n_devices: How many devices the worker has; fits that ask for more are not for it.
     """
     with database.write() as session:
         spare = one_to_spare(worker_id, lease_seconds)
         outlook = _outlook(tuple(devices), spare, max_running_fits, max_attempts)
-        seen = session.execute(outlook).one()
+        size = {"size_of_worker": n_devices}
+        seen = session.execute(outlook, size).one()
         if seen.any_to_settle:
             _settle_abandoned(session, max_attempts)
-            seen = session.execute(outlook).one()
+            seen = session.execute(outlook, size).one()
         if seen.next_is_large is None:
             return None
         if seen.next_is_large:
@@ -96,7 +99,7 @@ def claim(
             database.lock(session, running_fits.LOCK)
         large_too = spare if seen.next_is_large else _NO
         claiming = _claiming(tuple(devices), large_too, max_running_fits, lease_seconds)
-        given = {"new_token": new_id("tok"), "claimer": worker_id}
+        given = {"new_token": new_id("tok"), "claimer": worker_id} | size
         row = session.execute(claiming, given).one_or_none()
         if row is None:
             return None
@@ -158,6 +161,7 @@ def _open_to(
         LIVE_SQL,
         or_(and_(FitRow.status == "queued", may_run), _ABANDONED),
         FitRow.device.in_(devices),
+        FitRow.n_devices <= bindparam("size_of_worker"),
         or_(FitRow.estimated_seconds <= LARGE_SECONDS, large_too),
     )
 

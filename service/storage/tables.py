@@ -128,6 +128,7 @@ class FitRow(Owned, Table):
     n_workers_lost: Mapped[int] = mapped_column(default=0)
     priority: Mapped[int] = mapped_column(default=0)
     device: Mapped[str] = mapped_column(String(16))
+    n_devices: Mapped[int] = mapped_column(default=1, server_default="1")
     timeout_seconds: Mapped[float | None]
     estimated_seconds: Mapped[float] = mapped_column(default=0.0)
     fit_metadata: Mapped[dict[str, Any]] = mapped_column("metadata")
@@ -208,6 +209,7 @@ class WorkerRow(Table):
     device: Mapped[str] = mapped_column(String(16))
     device_name: Mapped[str] = mapped_column(String(255))
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    n_devices: Mapped[int] = mapped_column(default=1, server_default="1")
     started_at: Mapped[datetime] = mapped_column(default=now_plus())
     last_heartbeat_at: Mapped[datetime] = mapped_column(default=now_plus())
     figures: Mapped[dict[str, Any] | None]

@@ -18,11 +18,19 @@ _FORGOTTEN_AFTER_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class Device:
-    """What a worker computes on. `device` is torch's name for it, such as `cpu` or `cuda:0`."""
+    """What a worker computes on.
+
+    Attributes:
+        device: Torch's name for it, such as `cpu` or `cuda:0`; of several the first.
+        name: For people.
+        memory_bytes: Of one of them.
+        n_devices: How many a fit may have: GPUs, or cores of a CPU.
+    """
 
     device: str
     name: str
     memory_bytes: int
+    n_devices: int = 1
 
     @property
     def type(self) -> str:
@@ -48,6 +56,7 @@ def register(database: Database, device: Device) -> str:
             device=device.device,
             device_name=device.name,
             memory_bytes=device.memory_bytes,
+            n_devices=device.n_devices,
         )
         session.add(row)
         session.flush()
@@ -79,7 +88,7 @@ def devices(session: Session, lease_seconds: float) -> list[Device]:
 def _devices(lease_seconds: float) -> Select[Any]:
     """Returns the query of `devices`; of the table, and built once, since it is asked with every fit."""
     column = WorkerRow.__table__.c
-    query = select(column.device, column.device_name, column.memory_bytes)
+    query = select(column.device, column.device_name, column.memory_bytes, column.n_devices)
     return query.where(column.last_heartbeat_at > now_plus(-lease_seconds)).distinct()
 
 

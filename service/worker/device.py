@@ -29,19 +29,24 @@ def slots(wanted: str, n_workers: int | None) -> list[str]:
     return [detect(wanted).device] * n_workers if n_workers else []
 
 
-def detect(wanted: str) -> Device:
+def detect(wanted: str, n_devices: int | None = None) -> Device:
     """Returns the device to use.
 
+    A CPU counts as many devices as it has cores for this process. Who asks for no GPU by its number may have
+    all of them, and computes on the first unless a fit asks for more.
+
     Args:
-        wanted: `auto` for the first GPU where there is one, `cpu`, `cuda`, or `cuda:1`.
+        wanted: `auto` for GPUs where there are some, `cpu`, `cuda`, or `cuda:1`.
+        n_devices: How many of them a fit may have; all unless given.
 
     Raises:
         ValueError: It is not there.
     """
     if wanted == "auto":
-        wanted = "cuda:0" if torch.cuda.is_available() else "cpu"
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cpu":
-        return Device("cpu", _cpu_name(), _memory_bytes())
+        n_cores = len(os.sched_getaffinity(0))
+        return Device("cpu", _cpu_name(), _memory_bytes(), n_devices or n_cores)
     if re.fullmatch(r"cuda(:\d+)?", wanted) is None:
         raise ValueError(f"there is no device {wanted!r}; use auto, cpu, cuda or cuda:1")
     index = int(wanted.partition(":")[2] or 0)
@@ -50,7 +55,10 @@ def detect(wanted: str) -> Device:
             f"there is no {wanted}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
         )
     properties = torch.cuda.get_device_properties(index)
-    return Device(f"cuda:{index}", properties.name, properties.total_memory)
+    n_there = 1 if ":" in wanted else torch.cuda.device_count()
+    if n_devices is not None and n_devices > n_there:
+        raise ValueError(f"there are no {n_devices} devices {wanted}, but {n_there}; lower worker_devices")
+    return Device(f"cuda:{index}", properties.name, properties.total_memory, n_devices or n_there)
 
 
 def _cpu_name() -> str:

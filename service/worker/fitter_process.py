@@ -6,22 +6,32 @@ from multiprocessing.connection import Connection, wait
 
 from service.storage.dataset_store import StorePlace
 from service.storage.workers import Device
-from service.worker.messages import Asked, Checkpointed, Finished, Progressed, Ready, Refused, Start, Stop
+from service.worker.messages import (
+    Asked,
+    Checkpointed,
+    Finished,
+    Lost,
+    Progressed,
+    Ready,
+    Refused,
+    Start,
+    Stop,
+)
 
 # Forking a process that has threads and CUDA is not safe.
 _SPAWN = multiprocessing.get_context("spawn")
 _LOOK_SECONDS = 0.2
 
 
-def _enter(connection: Connection, device: str, store_place: StorePlace) -> None:
+def _enter(connection: Connection, device: str, n_devices: int | None, store_place: StorePlace) -> None:
     # Here, not above: the supervisor has no use for torch, which takes seconds to load and 200 MB to keep.
     from service.worker import fitter
 
-    fitter.main(connection, device, store_place)
+    fitter.main(connection, device, n_devices, store_place)
 
 
 class FitterDied(Exception):
-    """The fitter's process ended without a last word."""
+    """The fitter's process ended without a last word, or one of those that it had started for a fit."""
 
 
 class DeviceMissing(Exception):
@@ -34,6 +44,7 @@ class FitterProcess:
     Args:
         device: What to compute on, as in a request.
         store_place: Where the points are.
+        n_devices: How many devices a fit may have; all that there are unless given.
         given_up: Asked again and again while it starts, which takes seconds; True ends that.
 
     Raises:
@@ -42,11 +53,16 @@ class FitterProcess:
     """
 
     def __init__(
-        self, device: str, store_place: StorePlace, *, given_up: Callable[[], bool] = lambda: False
+        self,
+        device: str,
+        store_place: StorePlace,
+        *,
+        n_devices: int | None = None,
+        given_up: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(
-            target=_enter, args=(theirs, device, store_place), name="mixserve-fitter", daemon=True
+            target=_enter, args=(theirs, device, n_devices, store_place), name="mixserve-fitter"
         )
         self._process.start()
         theirs.close()
@@ -96,11 +112,13 @@ class FitterProcess:
         """Returns its next word, or None when it says nothing in time.
 
         Raises:
-            FitterDied: It is no more.
+            FitterDied: It is no more, or has lost a process that it needs for its fit.
         """
         if not wait([self._connection, self._process.sentinel], timeout_seconds):
             return None
         message = self._receive()
+        if isinstance(message, Lost):
+            raise FitterDied(message.reason)
         assert not isinstance(message, Ready | Refused), "a fitter says these once"  # noqa: S101
         return message
 
@@ -116,7 +134,7 @@ class FitterProcess:
         except OSError as error:
             raise FitterDied from error
 
-    def _receive(self) -> "Ready | Refused | Progressed | Checkpointed | Finished":
+    def _receive(self) -> "Ready | Refused | Progressed | Checkpointed | Finished | Lost":
         try:
             return self._connection.recv()  # type: ignore[no-any-return]
         except (EOFError, OSError) as error:

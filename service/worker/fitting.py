@@ -11,11 +11,13 @@ import torch
 
 from service.codecs.column_file import ColumnFile
 from service.mixture import (
+    ALONE,
     ASKED,
     BlockedPoints,
     FitOptions,
     FitReport,
     GaussianMixture,
+    Group,
     InvalidFit,
     MappedBlocks,
     Points,
@@ -37,7 +39,13 @@ Ask = Callable[[], str | None]
 
 
 def run(
-    start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep, ask: Ask = lambda: None
+    start: Start,
+    store: DatasetStore,
+    device: str,
+    watch: Watch,
+    keep: Keep,
+    ask: Ask = lambda: None,
+    group: Group = ALONE,
 ) -> Ended:
     """Returns how the fit ended.
 
@@ -48,9 +56,11 @@ def run(
         watch: Called at each step; returns one of `ASKED` to stop, or None to go on.
         keep: Called now and then with a state to go on from.
         ask: Called before the first step, again and again; answers as `watch` does.
+        group: The ranks that do it together, each on its own share of the points; only rank 0 of them is
+            asked by `watch` and `ask`, and has something to `keep`.
     """
     try:
-        return _run(start, store, device, watch, keep, ask)
+        return _run(start, store, device, watch, keep, ask, group)
     except InvalidFit as error:
         return Failed("INVALID_FIT", str(error))
     except (MemoryError, RuntimeError, OSError) as error:
@@ -59,36 +69,45 @@ def run(
         return Failed("OUT_OF_MEMORY", _too_little_memory(start.claim, device, error))
 
 
-def _run(start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep, ask: Ask) -> Ended:
+def _run(
+    start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep, ask: Ask, group: Group
+) -> Ended:
     claim = start.claim
-    points = points_of(store.open(claim.dataset_sha256))
-    weights = None if claim.weights_sha256 is None else store.open(claim.weights_sha256).columns()[0]
+    points = points_of(store.open(claim.dataset_sha256), group)
+    weights = None if claim.weights_sha256 is None else _own(store.open(claim.weights_sha256), group)
     report = _resumed(
         start,
         partial(
             fit,
             points,
             options_of(claim.request),
-            sample_weights=None if weights is None else torch.from_numpy(weights),
+            sample_weights=weights,
             device="cpu" if claim.request["device"] == "cpu" else device,
             watch=watch,
             ask=ask,
             checkpoint=keep,
             checkpoint_seconds=start.checkpoint_seconds,
+            group=group,
         ),
     )
     if report.outcome in ASKED:
         return Stopped()
     if report.mixture is None:
         return Failed("FIT_COLLAPSED", report.message)
-    return Succeeded(_result(claim, store, points, report, report.mixture), parameters_of(report.mixture))
+    recovery = _recovery(claim, store, points, report.mixture, group)
+    result = _result(claim, report, report.mixture) | {"devices": group.size, "recovery": recovery}
+    return Succeeded(result, parameters_of(report.mixture))
 
 
-def points_of(file: ColumnFile) -> Points:
-    """Returns a dataset's points (D, N): few of them in memory, many where they lie in their mapped file."""
-    if not stays_on_disk(file.n_rows, file.n_columns):
-        return torch.from_numpy(file.columns())
-    layout = file.layout()
+def points_of(file: ColumnFile, group: Group = ALONE) -> Points:
+    """Returns a rank's share (D, n) of a dataset's points, a run of them, as long as any other's.
+
+    Few of them are in memory, many where they lie in their mapped file, of which a rank reads its own part.
+    """
+    offset, n_rows = _share(file, group)
+    if not stays_on_disk(n_rows, file.n_columns):
+        return torch.from_numpy(file.columns(offset, n_rows))
+    layout = file.layout(offset, n_rows)
     return BlockedPoints(
         MappedBlocks(
             file.n_columns,
@@ -98,6 +117,17 @@ def points_of(file: ColumnFile) -> Points:
             torch.from_numpy(layout.strides),
         )
     )
+
+
+def _share(file: ColumnFile, group: Group) -> tuple[int, int]:
+    """Returns the first row of a rank's share, and how many it has."""
+    start, stop = (file.n_rows * place // group.size for place in (group.rank, group.rank + 1))
+    return start, stop - start
+
+
+def _own(file: ColumnFile, group: Group) -> torch.Tensor:
+    """Returns what a file of one column has for a rank's share of the points (n,)."""
+    return torch.from_numpy(file.columns(*_share(file, group))[0])
 
 
 def _too_little_memory(claim: Claim, device: str, error: Exception) -> str:
@@ -153,13 +183,7 @@ def parameters_of(mixture: GaussianMixture) -> dict[str, Any]:
     }
 
 
-def _result(
-    claim: Claim,
-    store: DatasetStore,
-    points: Points,
-    report: FitReport,
-    mixture: GaussianMixture,
-) -> dict[str, Any]:
+def _result(claim: Claim, report: FitReport, mixture: GaussianMixture) -> dict[str, Any]:
     parameters = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in parameters_of(mixture).items()
@@ -167,15 +191,15 @@ def _result(
     asked = claim.request
     if not isinstance(asked["n_components"], list) and not isinstance(asked["covariance_type"], list):
         report.result["candidates"] = None  # there was nothing to choose from
-    return {"mixture": parameters} | report.result | {"recovery": _recovery(claim, store, points, mixture)}
+    return {"mixture": parameters} | report.result
 
 
 def _recovery(
-    claim: Claim, store: DatasetStore, points: Points, mixture: GaussianMixture
+    claim: Claim, store: DatasetStore, points: Points, mixture: GaussianMixture, group: Group
 ) -> dict[str, Any] | None:
     if claim.gold is None or claim.components_sha256 is None:
         return None
     names = ("weights", "means", "covariances", "covariance_type", "standard_deviations", "correlations")
     gold = GaussianMixture.from_parameters(**{name: claim.gold[name] for name in names if name in claim.gold})
-    components = store.open(claim.components_sha256).columns()[0]
-    return recover(gold, mixture, points, torch.from_numpy(components), seed=claim.request["seed"])
+    components = _own(store.open(claim.components_sha256), group)
+    return recover(gold, mixture, points, components, seed=claim.request["seed"], group=group)

@@ -82,6 +82,13 @@ Ended = Succeeded | Failed | Stopped
 
 
 @dataclass(frozen=True)
+class Lost:
+    """The fit cannot go on, for one of its processes has died; others may go on from its checkpoint."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """The fitter's last word on a fit: how it ended, and how far it had come, as in `Progressed`."""
 

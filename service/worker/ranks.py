@@ -37,11 +37,11 @@ class Seat:
     device: str
 
 
-class RankLost(RuntimeError):
+class RankLost(Exception):
     """Another rank is gone, so that no sum can be had."""
 
 
-class OutOfStep(RuntimeError):
+class OutOfStep(Exception):
     """Ranks that should have the same numbers do not."""
 
 

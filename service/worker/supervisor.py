@@ -122,7 +122,9 @@ class Supervisor:
     def _new_fitter(self) -> FitterProcess:
         settings = self._settings
         place = (settings.dataset_store_folder, settings.remote_store_url, settings.dataset_cache_bytes)
-        return FitterProcess(self._wanted_device, place, given_up=self._stopping.is_set)
+        return FitterProcess(
+            self._wanted_device, place, n_devices=settings.worker_devices, given_up=self._stopping.is_set
+        )
 
     def _register(self) -> str:
         return workers.register(self._database, self._fitter.device)
@@ -142,6 +144,7 @@ class Supervisor:
             self._fitter.device.serves,
             lease_seconds=self._settings.lease_seconds,
             max_attempts=self._settings.max_attempts,
+            n_devices=self._fitter.device.n_devices,
             max_running_fits=self._settings.owner_max_running_fits,
         )
 

@@ -157,6 +157,7 @@ def test_a_worker_says_what_it_computes_on_and_what_it_runs(http: httpx.Client) 
     assert worker["device"]["type"] in ("cpu", "cuda")
     assert worker["device"]["name"]
     assert worker["device"]["memory_bytes"] > 10**8
+    assert worker["device"]["n_devices"] >= 1
     assert worker["running_fit_ids"] == [path.rpartition("/")[2]]
     http.post(f"{path}/cancel")
     until(lambda: http.get("/v1/workers").json()["items"][0]["running_fit_ids"] == [])
@@ -169,6 +170,13 @@ def test_a_fit_that_no_memory_would_hold_is_refused(http: httpx.Client) -> None:
     assert (
         str(http.get("/v1/workers").json()["items"][0]["device"]["memory_bytes"]) in response.json()["detail"]
     )
+
+
+def test_a_fit_on_more_devices_than_any_worker_has_is_refused(http: httpx.Client) -> None:
+    there = http.get("/v1/workers").json()["items"][0]["device"]["n_devices"]
+    response = http.post("/v1/fits", json=SHORT | {"devices": there + 1})
+    assert (response.status_code, response.json()["code"]) == (422, "DEVICE_UNAVAILABLE")
+    assert f"devices: {there + 1} are more than any worker has; ask for {there}" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("victim", ["fitter", "worker"])

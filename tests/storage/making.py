@@ -78,6 +78,7 @@ def queue_fit(
         dataset_id=dataset_id,
         request=request,
         device=request["device"],
+        n_devices=1 if request["devices"] == "auto" else request["devices"],
         priority=request["priority"],
         timeout_seconds=request["timeout_seconds"],
         estimated_seconds=estimated_seconds,

@@ -73,6 +73,15 @@ def test_a_worker_gets_what_its_device_can_do(database: Database, dataset_id: st
     assert fit_row(database, queued["cuda:1"]).status == "queued"
 
 
+def test_a_fit_on_several_devices_waits_for_a_worker_that_has_them(
+    database: Database, dataset_id: str
+) -> None:
+    large, auto = (queue_fit(database, dataset_id, devices=devices) for devices in (4, "auto"))
+    assert claimed(database, n_devices=3).fit_id == auto
+    assert claim(database, n_devices=3) is None
+    assert claimed(database, n_devices=4).fit_id == large
+
+
 def test_a_held_fit_is_nobody_elses(database: Database, dataset_id: str) -> None:
     queue_fit(database, dataset_id)
     claimed(database)

@@ -125,7 +125,15 @@ def environment(settings: Settings) -> dict[str, str]:
     """Returns the environment of a worker with these settings, which computes on one thread."""
     given = {
         f"MIXSERVE_{name.upper()}": str(getattr(settings, name))
-        for name in ("data_dir", "database_url", "lease_seconds", "max_attempts", "checkpoint_seconds")
+        for name in (
+            "data_dir",
+            "database_url",
+            "lease_seconds",
+            "max_attempts",
+            "checkpoint_seconds",
+            "worker_devices",
+        )
+        if getattr(settings, name) is not None
     }
     return {**os.environ, **given, "OMP_NUM_THREADS": "1"}
 

@@ -74,6 +74,24 @@ def test_a_gpu_is_found_by_its_name(wanted: str, index: int) -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
+def test_who_names_no_gpu_has_all_of_them() -> None:
+    assert [device.detect(wanted).n_devices for wanted in ("auto", "cuda", "cuda:0", "cuda:1")] == [
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert device.detect("cuda", 1).n_devices == 1
+    with pytest.raises(ValueError, match="no 3 devices cuda, but 2"):
+        device.detect("cuda", 3)
+
+
+def test_a_cpu_has_as_many_devices_as_cores_unless_told() -> None:
+    assert device.detect("cpu").n_devices == len(os.sched_getaffinity(0))
+    assert device.detect("cpu", 3).n_devices == 3
+
+
+@pytest.mark.usefixtures("two_gpus")
 def test_the_cpu_can_be_had_beside_gpus() -> None:
     assert device.detect("cpu").device == "cpu"
 

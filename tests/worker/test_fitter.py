@@ -8,7 +8,7 @@ import torch
 
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim
-from service.worker import fitter, fitting
+from service.worker import fitting, reporting
 from service.worker.messages import Checkpointed, Failed, Start
 
 CLAIM = Claim("fit", "local", "tok", 1, {}, None, None, "", None, None, None, 1, 1)
@@ -18,16 +18,16 @@ CLAIM = Claim("fit", "local", "tok", 1, {}, None, None, "", None, None, None, 1,
 def reporter() -> Any:
     ours, theirs = multiprocessing.Pipe()
     inbox: Any = None
-    yield fitter._Reporter(theirs, inbox), ours
+    yield reporting.Reporter(theirs, inbox), ours
     theirs.close()
     ours.close()
 
 
 def test_a_checkpoint_is_handed_over_in_parts(reporter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    reporting, supervisor = reporter
-    monkeypatch.setattr(fitter, "PART_BYTES", 3)
+    told, supervisor = reporter
+    monkeypatch.setattr(reporting, "PART_BYTES", 3)
     for state in (b"abc", b"abcdefgh"):
-        reporting.keep(state)
+        told.keep(state)
     assert [supervisor.recv() for _ in range(4)] == [
         Checkpointed(0, b"abc", last=True),
         Checkpointed(0, b"abc", last=False),
@@ -42,7 +42,7 @@ def _ended(store: DatasetStore, reporter: Any, monkeypatch: pytest.MonkeyPatch, 
         raise error
 
     monkeypatch.setattr(fitting, "run", fail)
-    return fitter._ended(Start(CLAIM, 1.0), store, "cpu", reporter[0])
+    return reporting.finished(Start(CLAIM, 1.0), store, "cpu", reporter[0]).ended
 
 
 @pytest.mark.parametrize(
