@@ -87,7 +87,9 @@ def _of_kind(column: Column[Any], number: int, is_sqlite: bool) -> Any:
         return {"kept": number}
     if isinstance(kind, LargeBinary):
         return b"{}"
-    return 1 if isinstance(kind, Integer | Float) and not isinstance(kind, Boolean) else f"{number}"
+    if isinstance(kind, Boolean):
+        return True
+    return 1 if isinstance(kind, Integer | Float) else f"{number}"
 
 
 def _bytes_of(array: Any) -> bytes:
