@@ -7,8 +7,8 @@ through the numerical core as a fit does: statistics of their share of the point
 closed-form update. ``ratio`` is one rank's seconds by two ranks', ``processor_ratio`` that of a rank's
 processor time, which other programs disturb less. The line of ``"points": 0`` is the overhead: a pass of two
 ranks that have no points, whose statistics have so many bytes; beside it the bare ``all_reduce`` of
-torch.distributed. The last line is of a whole fit by one process: how often it looked at all the points, which
-docs/large-fits.md reckons with. All together takes less than a minute on two idle cores.
+torch.distributed. The last line is of a whole fit by one process: how often it looked at all the points,
+which docs/large-fits.md reckons with. All together takes less than a minute on two idle cores.
 """
 
 from __future__ import annotations
