@@ -6,7 +6,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,11 +217,11 @@ def entry_of_ends(ends: list[RestartEnd | None]) -> Entry:
     return entry
 
 
-def entry_of_loop(loop: Loop, derived: Collection[str] = ()) -> Entry:
-    """A loop between two steps, without the entries of its state that are ``derived``."""
+def entry_of_loop(loop: Loop, kept: Mapping[str, Tensor]) -> Entry:
+    """A loop between two steps, with what is ``kept`` of its state."""
     about = {"running": loop.running, "windows": loop.windows, "n_steps": loop.n_steps, "best": loop.best}
     entry: Entry = {"loop": note(about), **entry_of_ends(loop.ends)}
-    return entry | {f"state:{key}": values for key, values in loop.state.items() if key not in derived}
+    return entry | {f"state:{key}": values for key, values in kept.items()}
 
 
 def _ends(entry: Entry, device: str) -> list[RestartEnd | None]:

@@ -132,7 +132,7 @@ def run_restarts(
     shown = Shown(round(1 / optimizer.passes_per_step), loop.best)
 
     def entry() -> Entry:
-        return entry_of_loop(loop, optimizer.derived)
+        return entry_of_loop(loop, optimizer.kept(objective, loop.state))
 
     while loop.running:
         journal.offer(name, entry)

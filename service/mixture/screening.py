@@ -21,7 +21,7 @@ from service.mixture.statistics import StatisticsPass
 # How long starts are looked at, and how far they are kept from spurious optima meanwhile.
 STEPS, TOLERANCE, REGULARIZATION = 12, 1e-4, 1e-3
 # Multiplications in a step that is one piece of work, some seconds'; starts beyond them come after it.
-PIECE_WORK = 1 << 37
+PIECE_WORK = 1 << 35
 # A component this many times as wide as the regularisation makes it is going to a point or a plane.
 FLOOR_FACTOR = 3.0
 # A start this many standard errors behind the best of a sample is not likely to be better on all points.

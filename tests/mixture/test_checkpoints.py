@@ -106,6 +106,21 @@ def test_a_checkpoint_of_minibatches_does_not_grow_with_the_points():
     assert abs(sizes[1] - sizes[0]) < 300 * 8  # an order of the points alone has ten times as much more
 
 
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_a_checkpoint_of_em_keeps_symmetric_matrices_once(covariance_type):
+    points = torch.randn(12, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = FitOptions((3,), (covariance_type,), optimizer={"name": "em"}, n_init=2, max_steps=14)
+    written: list[bytes] = []
+    report = fit(points, options, checkpoint=written.append, checkpoint_seconds=0.0)
+    with np.load(io.BytesIO(written[-1]), allow_pickle=False) as archive:
+        running = {name: archive[name] for name in archive.files if name.startswith("running:state:")}
+    kept = [name for name in running if name.endswith(":packed")]
+    assert len(kept) == 6
+    n_matrices = 1 if covariance_type == "tied" else 3
+    assert {running[name].shape[-1] for name in kept} == {3 * 13 + n_matrices * 78}
+    same(fit(points, options, resume=written[-3]), report)
+
+
 def test_a_resumed_fit_does_not_do_its_steps_again():
     options = FitOptions(
         (3,),

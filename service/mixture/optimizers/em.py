@@ -24,12 +24,22 @@ from typing_extensions import override
 
 from service.mixture.arrays import Numbers, at_least, at_most, library, like, quick, tensor_of
 from service.mixture.components import Components
-from service.mixture.optimizers.em_coordinates import coordinates, from_coordinates, metric, start_coordinates
+from service.mixture.optimizers.em_coordinates import (
+    coordinates,
+    from_coordinates,
+    metric,
+    packed,
+    start_coordinates,
+    unpacked,
+)
 from service.mixture.optimizers.optimizer import Objective, Optimizer, State
 
 Arrays = dict[str, Any]
 
 MEMORY = 8
+# Points and differences of points: of each symmetric matrix in them a checkpoint keeps one triangle.
+POINTS = ("x", "image", "last_x", "last_residual", "x_differences", "residual_differences")
+PACKED = ":packed"
 RIDGE = 1e-10
 # How far a step may be stretched beyond the plain one.
 STRETCH, LONGEST = 2.0, 1e4
@@ -65,6 +75,25 @@ class ExpectationMaximization(Optimizer):
             "log_likelihood": x.new_full((n_restarts,), -torch.inf),
             "decrement": x.new_full((n_restarts,), torch.inf),
             "valid": torch.ones(n_restarts, dtype=torch.bool, device=x.device),
+        }
+
+    @override
+    def kept(self, objective: Objective, state: State) -> State:
+        shape = (objective.n_components, objective.statistics.data.n_features)
+        kept = dict(state)
+        for name in POINTS if not objective.family.diagonal else ():
+            triangles = packed(state[name], *shape)
+            if triangles is not None:
+                kept[f"{name}{PACKED}"] = triangles
+                del kept[name]
+        return kept
+
+    @override
+    def restored(self, objective: Objective, state: State) -> State:
+        shape = (objective.n_components, objective.statistics.data.n_features)
+        return {
+            name.removesuffix(PACKED): unpacked(values, *shape) if name.endswith(PACKED) else values
+            for name, values in state.items()
         }
 
     @override

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from service.mixture.arrays import Numbers, at_least, library, like, log_softmax, tensor_of
 from service.mixture.components import Components
@@ -54,6 +55,31 @@ def from_coordinates(
     else:
         cholesky, valid = family.precisions_cholesky(tensor_of(weights), tensor_of(reduced))
     return Components(log_weights, means, like(point, cholesky)), like(point, valid) & finite
+
+
+def packed(points: Tensor, n_components: int, n_features: int) -> Tensor | None:
+    """Points (..., P) with one triangle of each of their matrices; None where that would lose something."""
+    heads = n_components * (n_features + 1)
+    n_matrices, rest = divmod(points.shape[-1] - heads, n_features**2)
+    matrices = points[..., heads : heads + n_matrices * n_features**2]
+    matrices = matrices.reshape(*points.shape[:-1], n_matrices, n_features, n_features)
+    if rest or not torch.equal(matrices, matrices.mT):
+        return None
+    lower = torch.tril_indices(n_features, n_features, device=points.device)
+    triangles = matrices[..., lower[0], lower[1]]
+    return torch.cat([points[..., :heads], triangles.flatten(-2)], -1)
+
+
+def unpacked(points: Tensor, n_components: int, n_features: int) -> Tensor:
+    """What ``packed`` was given."""
+    heads = n_components * (n_features + 1)
+    lower = torch.tril_indices(n_features, n_features, device=points.device)
+    n_matrices = (points.shape[-1] - heads) // lower.shape[1]
+    triangles = points[..., heads:].reshape(*points.shape[:-1], n_matrices, lower.shape[1])
+    matrices = points.new_empty(*triangles.shape[:-1], n_features, n_features)
+    matrices[..., lower[0], lower[1]] = triangles
+    matrices[..., lower[1], lower[0]] = triangles
+    return torch.cat([points[..., :heads], matrices.flatten(-3)], -1)
 
 
 def metric(objective: Objective, components: Components) -> Numbers:

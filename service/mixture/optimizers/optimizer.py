@@ -53,6 +53,11 @@ class Optimizer(ABC):
     def start(self, objective: Objective, components: Components, seeds: list[torch.Generator]) -> State:
         """The state from which the first step goes, for R restarts."""
 
+    def kept(self, objective: Objective, state: State) -> State:
+        """What a checkpoint keeps of a state."""
+        del objective
+        return {name: values for name, values in state.items() if name not in self.derived}
+
     def restored(self, objective: Objective, state: State) -> State:
         """The whole state from what a checkpoint kept of it."""
         del objective
