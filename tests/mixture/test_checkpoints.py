@@ -108,7 +108,7 @@ def test_a_checkpoint_of_minibatches_does_not_grow_with_the_points():
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied"])
 def test_a_checkpoint_of_em_keeps_symmetric_matrices_once(covariance_type):
-    points = torch.randn(12, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    points = torch.randn(40, 600, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     options = FitOptions((3,), (covariance_type,), optimizer={"name": "em"}, n_init=2, max_steps=14)
     written: list[bytes] = []
     report = fit(points, options, checkpoint=written.append, checkpoint_seconds=0.0)
@@ -117,7 +117,7 @@ def test_a_checkpoint_of_em_keeps_symmetric_matrices_once(covariance_type):
     kept = [name for name in running if name.endswith(":packed")]
     assert len(kept) == 6
     n_matrices = 1 if covariance_type == "tied" else 3
-    assert {running[name].shape[-1] for name in kept} == {3 * 13 + n_matrices * 78}
+    assert {running[name].shape[-1] for name in kept} == {3 * 41 + n_matrices * 820}
     same(fit(points, options, resume=written[-3]), report)
 
 

@@ -24,7 +24,11 @@ def coordinates(family: Family, statistics: Statistics) -> Numbers:
 
 def start_coordinates(family: Family, components: Components) -> Numbers:
     """The point (R, P) at which these components lie."""
-    reduced = family.reduce(components.log_weights.exp(), components.covariances())
+    covariances = components.covariances()
+    if not components.diagonal:
+        # Symmetric to the last bit, as all that steps make of it is then.
+        covariances = 0.5 * (covariances + covariances.mT)
+    reduced = family.reduce(components.log_weights.exp(), covariances)
     return _joined(components.log_weights, components.means, reduced)
 
 
