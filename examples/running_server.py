@@ -25,8 +25,11 @@ class DidNotStart(Exception):
 
 
 @contextmanager
-def running_server() -> Iterator[str]:
+def running_server(**settings: str) -> Iterator[str]:
     """Yields the address of a server that is ready; ends it and removes its data whatever happens.
+
+    Args:
+        **settings: its own, by their names in the environment; none but these.
 
     Raises:
         DidNotStart: it did not get ready.
@@ -35,7 +38,7 @@ def running_server() -> Iterator[str]:
         process = None
         try:
             with _signals_held():
-                process = _started(Path(folder))
+                process = _started(Path(folder), settings)
             yield _ready_address(process, Path(folder) / _LOG)
         finally:
             if process:
@@ -56,14 +59,14 @@ def _signals_held() -> Iterator[None]:
             signal.raise_signal(held[0])
 
 
-def _started(folder: Path) -> subprocess.Popen[bytes]:
+def _started(folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
     with (folder / _LOG).open("wb") as stderr:
         return subprocess.Popen(
             [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--data-dir", f"{folder}/data"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=_environment(),
+            env=_environment() | settings,
             start_new_session=True,  # Ctrl-C is for the demo, which then ends the server in good order
         )
 

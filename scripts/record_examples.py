@@ -7,10 +7,13 @@ Run it when the fields of an answer have changed, look at the difference, and ru
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from service.schemas.mixture import GOLD
 
@@ -25,12 +28,18 @@ def main() -> None:
     from running_server import running_server
 
     FOLDER.mkdir(exist_ok=True)
-    with running_server() as address, httpx.Client(base_url=address, timeout=90, trust_env=False) as http:
-        for name, examples in _recorded(http).items():
-            (FOLDER / f"{name}.json").write_text(json.dumps(examples, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as shared:
+        url = f"file://{shared}"
+        pq.write_table(pa.table({"height": [1.0, 3.0], "width": [2.0, 4.5]}), f"{shared}/0.parquet")
+        with (
+            running_server(MIXSERVE_DATASET_PREFIXES=url) as address,
+            httpx.Client(base_url=address, timeout=90, trust_env=False) as http,
+        ):
+            for name, examples in _recorded(http, url).items():
+                (FOLDER / f"{name}.json").write_text(json.dumps(examples, indent=1) + "\n")
 
 
-def _recorded(http: httpx.Client) -> dict[str, list[Any]]:
+def _recorded(http: httpx.Client, url: str) -> dict[str, list[Any]]:
     def asked(method: str, path: str, body: Any = None, **headers: str) -> Any:
         headers["Accept"] = "application/json"
         return http.request(method, path, json=body, headers=headers).raise_for_status().json()
@@ -38,6 +47,7 @@ def _recorded(http: httpx.Client) -> dict[str, list[Any]]:
     request = {"points": [[1.0, 2.0], [3.0, 4.5]], "name": "two points", "columns": ["height", "width"]}
     uploaded = asked("POST", "/v1/datasets", request)
     gold = asked("POST", "/v1/datasets", {"gold": GOLD, "n_samples": 1000, "seed": 0, "name": "gold"})
+    elsewhere = asked("POST", "/v1/datasets", {"url": url, "name": "elsewhere"})
     # The time limit comes at once.
     late = {"dataset": {"id": gold["id"]}, "n_components": 3, "tolerance": 0, "timeout_seconds": 1e-3}
     failed = asked("POST", "/v1/fits", late | {"max_steps": 1_000_000}, Prefer="wait=60")
@@ -48,7 +58,7 @@ def _recorded(http: httpx.Client) -> dict[str, list[Any]]:
     (worker,) = asked("GET", "/v1/workers")["items"]
     worker["hostname"], worker["device"]["name"] = "worker-1", "2 cores"
     return {
-        "Dataset": [uploaded, gold],
+        "Dataset": [uploaded, gold, elsewhere | {"url": "s3://measurements/2026/november"}],
         "DatasetPoints": [asked("GET", f"/v1/datasets/{gold['id']}/points?limit=2")],
         "Fit": [queued, failed, ended],
         "FitEvent": asked("GET", f"/v1/fits/{queued['id']}/events")["items"],

@@ -77,9 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
-    store = DatasetStore(
-        settings.dataset_store_folder, settings.remote_store_url, settings.dataset_cache_bytes
-    )
+    store = DatasetStore(*settings.store_place)
     tracing = start_tracing(settings, "mixserve-api")
     # Of a key the database is asked; without, what is answered in the event loop needs no thread.
     threadless = () if settings.auth == "keys" else questions.ENDINGS

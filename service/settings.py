@@ -1,10 +1,13 @@
 """The settings of one process, read once from the environment and passed on from there."""
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_PREFIX = re.compile(r"(?:file://(?=/)|s3://[a-z0-9][a-z0-9.-]*(?=/|$))[^%\\?#@\s]*")
 
 
 class Settings(BaseSettings):
@@ -24,6 +27,16 @@ class Settings(BaseSettings):
     )
     dataset_cache_bytes: int = Field(
         2**34, ge=1, description="of datasets in an object store, how much is kept on this machine's disk"
+    )
+    dataset_prefixes: str = Field(
+        "",
+        description="datasets may stay where they are below these URLs, separated by spaces: file:///folder, "
+        "s3://bucket/folder?region=...; none unless given, so that nothing is fetched for anybody",
+    )
+    row_group_cache_bytes: int = Field(
+        2**31,
+        ge=0,
+        description="of a dataset that stays where it is, how much a fit keeps in memory, decoded",
     )
     lease_seconds: float = Field(
         30.0, gt=0, description="a worker silent for this long loses its fit to another"
@@ -106,6 +119,19 @@ class Settings(BaseSettings):
             )
         return url
 
+    @field_validator("dataset_prefixes")
+    @classmethod
+    def _plain_prefixes(cls, prefixes: str) -> str:
+        for prefix in prefixes.split():
+            base, _, _ = prefix.partition("?")
+            parts = base.rstrip("/").split("/")[3:]
+            if not _PREFIX.fullmatch(base) or any(part in ("", ".", "..") for part in parts):
+                raise ValueError(
+                    f"{base!r} is no prefix of datasets; give file:///folder or s3://bucket/folder, without "
+                    "credentials, % and parts that are empty, . or ..; behind it, ?region=... where needed"
+                )
+        return prefixes
+
     @model_validator(mode="after")
     def _known_database(self) -> Self:
         scheme = self.resolved_database_url.partition(":")[0]
@@ -130,6 +156,17 @@ class Settings(BaseSettings):
     def remote_store_url(self) -> str:
         """The object store's URL, empty when the points are in a folder."""
         return self.dataset_store_url if self.dataset_store_url.startswith("s3://") else ""
+
+    @property
+    def store_place(self) -> tuple[Path, str, int, str, int]:
+        """What the dataset store is made from."""
+        return (
+            self.dataset_store_folder,
+            self.remote_store_url,
+            self.dataset_cache_bytes,
+            self.dataset_prefixes,
+            self.row_group_cache_bytes,
+        )
 
     @property
     def dataset_store_folder(self) -> Path:

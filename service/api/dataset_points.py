@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from service.api.services import Services
 from service.codecs import arrow, json, npy
 from service.codecs.registry import ARROW, NPY
+from service.storage import datasets
 from service.storage.tables import DatasetRow
 
 
@@ -16,17 +17,15 @@ def written(
     services: Services, row: DatasetRow, media_type: str, offset: int, n_rows: int
 ) -> Iterator[bytes]:
     """Returns a run of a dataset's points in one of `WRITABLE`; its file is opened at once."""
-
-    def run(sha256: str) -> Iterator[NDArray[Any]]:
-        return services.store.open(sha256).rows(offset, n_rows)
-
-    points = run(row.sha256)
+    points = datasets.points_of(services.store, row).rows(offset, n_rows)
     if media_type == NPY:
         return npy.write((n_rows, row.n_features), points)
     if media_type == ARROW:
         names = row.columns or [f"x{index}" for index in range(row.n_features)]
         return arrow.write(names, ["float64"] * row.n_features, (list(rows.T) for rows in points))
-    components = None if row.components_sha256 is None else run(row.components_sha256)
+    components = None
+    if row.components_sha256 is not None:
+        components = services.store.open(row.components_sha256).rows(offset, n_rows)
     return _as_json(points, components, {"offset": offset, "n_samples": row.n_samples})
 
 

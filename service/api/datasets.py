@@ -22,7 +22,7 @@ from service.api.creation import Creation, Key, once, request_digest
 from service.api.dataset_points import written
 from service.api.inflow import Inflow, inflow
 from service.api.json_points import POINTS, posted
-from service.api.new_datasets import add_dataset, new_dataset, uploaded
+from service.api.new_datasets import add_dataset, new_dataset, surveyed, uploaded
 from service.api.points import (
     POINT_TYPES,
     ColumnsQuery,
@@ -62,7 +62,15 @@ async def create_dataset(
     columns: ColumnsQuery = None,
     name: Annotated[Name | None, Query(description="not for JSON: the dataset's name")] = None,
 ) -> Response:
-    """Stores points as they come in, or draws them from a gold mixture and keeps their true components."""
+    """Stores points as they come in, or draws them from a gold mixture and keeps their true components.
+
+    With `url`, registers Parquet files that stay where they are: only their footers are read. Nothing of them
+    is stored, so they count for no limit; should one of them change, or go, whatever needs it ends with
+    `DATASET_CHANGED`. Files whose names do not end in `.parquet`, and files and folders whose names begin
+    with `_` or `.`, are left out. A URL that may not be read is a 422, `URL_NOT_ALLOWED`; one that its store
+    refuses the service, or that has no such files, `URL_UNREADABLE`; files without points that can be taken,
+    `INVALID_POINTS`. A store that does not answer is a 503, `STORE_UNAVAILABLE`.
+    """
     media_type = require_media_type(request, POINT_TYPES)
     asked = wanted(request, services, columns)
     async with inflow(request, services.settings.max_body_bytes) as body:
@@ -79,11 +87,21 @@ async def create_dataset(
 def _create_from_json(services: Services, inflow: Inflow, key: str | None) -> Response:
     body = posted(DatasetCreation, spooled_object(inflow, services.store.scratch), POINTS)
     name, columns = body.fields.name, body.fields.columns
+    if body.fields.url is not None:
+        return _create_from_url(services, body.fields, inflow, key)
     with (
         once(services, key, inflow.digest) as creation,
         new_dataset(services, body.fields, body.points(("points",)), name=name, columns=columns) as new,
     ):
         return _created(services, creation, new)
+
+
+def _create_from_url(services: Services, asked: DatasetCreation, inflow: Inflow, key: str | None) -> Response:
+    with once(services, key, inflow.digest) as creation:
+        found = surveyed(services, asked)
+        with services.database.write() as session:
+            row = datasets.register(session, found, asked.name)
+            return creation.created(session, as_answer(row), f"/v1/datasets/{row.id}")
 
 
 def _create_from_stream(
@@ -125,7 +143,7 @@ def get_dataset(dataset_id: str, request: Request, services: Use) -> Response:
 @router.get(
     "/{dataset_id}/points",
     response_model=DatasetPoints,
-    responses=UNCHANGING | {200: {"content": binary_content((NPY, ARROW))}},
+    responses=UNCHANGING | {200: {"content": binary_content((NPY, ARROW))}, 409: {}},
     operation_id="get_dataset_points",
 )
 def get_dataset_points(
@@ -143,10 +161,11 @@ def get_dataset_points(
     """Returns points in the media type asked for; in JSON, a gold dataset's true components, too.
 
     `sample=N`, for JSON alone, draws N of them (all when there are no more), in the order of the dataset,
-    with their `indices`: enough to look at where all would be too many.
+    with their `indices`: enough to look at where all would be too many. Of a dataset by URL they are drawn
+    from a few of its row groups, and answers are bounded as those to questions are.
     """
     media_type = negotiate(request, WRITABLE if sample is None else [JSON])
-    row = _get(services, dataset_id)
+    row = _get(services, dataset_id, with_files=True)
     if sample is not None:
         return _sampled(services, request, row, sample, seed)
     n_rows = max(0, min(row.n_samples - offset, row.n_samples if limit is None else limit))
@@ -155,6 +174,8 @@ def get_dataset_points(
     headers = version_headers(version) | {"Vary": "Accept"}
     if is_known(request, version):
         return Response(status_code=304, headers=headers)
+    if row.url is not None:
+        _require_servable(services, row, n_rows)
     pieces = written(services, row, media_type, offset, n_rows)
     return StreamingResponse(pieces, headers=headers, media_type=media_type)
 
@@ -171,9 +192,9 @@ def as_answer(row: DatasetRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in Dataset.model_fields}
 
 
-def _get(services: Services, dataset_id: str) -> DatasetRow:
+def _get(services: Services, dataset_id: str, *, with_files: bool = False) -> DatasetRow:
     with services.database.read() as session:
-        return datasets.get(session, dataset_id)
+        return datasets.get(session, dataset_id, with_files=with_files)
 
 
 def _sampled(services: Services, request: Request, row: DatasetRow, n_sampled: int, seed: int) -> Response:
@@ -183,20 +204,23 @@ def _sampled(services: Services, request: Request, row: DatasetRow, n_sampled: i
                 f"sample does not go with {name}.", [FieldError((name,), "leave it out, or leave sample out")]
             )
     n_rows = min(n_sampled, row.n_samples)
+    _require_servable(services, row, n_rows)
+
+    def content() -> dict[str, Any]:
+        taken = subsample.drawn(services, row, n_rows, seed)
+        answer = {"points": taken.rows.tolist(), "indices": taken.places.tolist()}
+        if taken.components is not None:
+            answer["components"] = taken.components.tolist()
+        return answer | {"offset": 0, "n_samples": row.n_samples}
+
+    return unchanging(
+        request, content, f"{row.sha256[:32]}-{(row.components_sha256 or '')[:16]}-{n_rows}@{seed}"
+    )
+
+
+def _require_servable(services: Services, row: DatasetRow, n_rows: int) -> None:
     require_servable(
         20 * n_rows * (row.n_features + 2),
         f"{n_rows} points of {row.n_features} features",
         services.settings.max_answer_bytes,
-    )
-
-    def content() -> dict[str, Any]:
-        taken = subsample.places(row.n_samples, n_rows, seed)
-        points = subsample.rows_at(services, row.sha256, taken).tolist()
-        answer = {"points": points, "indices": taken.tolist(), "offset": 0, "n_samples": row.n_samples}
-        if row.components_sha256 is not None:
-            answer["components"] = subsample.rows_at(services, row.components_sha256, taken)[:, 0].tolist()
-        return answer
-
-    return unchanging(
-        request, content, f"{row.sha256[:32]}-{(row.components_sha256 or '')[:16]}-{n_rows}@{seed}"
     )

@@ -137,6 +137,5 @@ def _mixture(parameters: dict[str, Any]) -> GaussianMixture:
 
 def _gold_points(services: Services, dataset: DatasetRow) -> tuple[Any, Any]:
     """Returns points (n, D) of a gold dataset with their true components (n,)."""
-    taken = subsample.places(dataset.n_samples, MOST_POINTS, 0)
-    labels = subsample.rows_at(services, dataset.components_sha256 or "", taken)[:, 0]
-    return subsample.rows_at(services, dataset.sha256, taken), labels
+    taken = subsample.drawn(services, dataset, MOST_POINTS, 0)
+    return taken.rows, taken.components

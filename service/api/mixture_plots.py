@@ -46,7 +46,8 @@ def _serve(image_format: Format) -> None:
     @router.get(
         f"/plot.{image_format}",
         response_class=FORMATS[image_format],
-        responses=documented(image_format),
+        responses=documented(image_format)
+        | {409: {"description": "Its dataset is in files elsewhere, and they have changed"}},
         operation_id=f"get_mixture_plot_{image_format}",
         name=f"get_mixture_plot_{image_format}",
     )
@@ -119,7 +120,8 @@ def _dataset_of(services: Services, row: MixtureRow) -> DatasetRow | None:
         return None
     try:
         with services.database.read() as session:
-            return datasets.get(session, fits.get(session, row.fit_id).dataset_id)
+            dataset_id = fits.get(session, row.fit_id).dataset_id
+            return datasets.get(session, dataset_id, with_files=True)
     except NotFound:
         return None
 
@@ -129,6 +131,5 @@ def _points(services: Services, mixture: GaussianMixture, dataset: DatasetRow | 
     if dataset is None:
         points, labels = mixture.sample(MOST_POINTS, 0)
         return points.numpy(), labels.numpy()
-    taken = subsample.places(dataset.n_samples, MOST_POINTS, 0)
-    rows = subsample.rows_at(services, dataset.sha256, taken)
+    rows = subsample.drawn(services, dataset, MOST_POINTS, 0).rows
     return rows, mixture.responsibilities(torch.from_numpy(rows)).argmax(1).numpy()

@@ -16,6 +16,7 @@ from service.storage import datasets, owner_limits
 from service.storage.database import Session
 from service.storage.dataset_store import Draft, full_disk_is_said
 from service.storage.datasets import NewDataset
+from service.storage.surveys import Survey, survey
 from service.storage.tables import DatasetRow
 
 _DEFAULT_DRAWN = 1000
@@ -69,6 +70,24 @@ def _filled(services: Services, n_features: int, chunks: Iterator[Rows]) -> Iter
             draft.append(rows)
         draft.finish()
         yield draft
+
+
+def surveyed(services: Services, asked: DatasetCreation) -> Survey:
+    """Returns what the files at the URL asked for hold.
+
+    Raises:
+        Unprocessable: It may not be read, or they hold no points that can be taken.
+        Unavailable: Their store does not answer.
+    """
+    foreign = services.store.foreign(asked.url or "")
+    found = survey(foreign, asked.columns)
+    require_names(found.columns)
+    if len(found.columns) > _MOST_FEATURES:
+        raise Unprocessable(
+            f"The points have {len(found.columns)} features; at most {_MOST_FEATURES} are taken.",
+            code="DATASET_TOO_LARGE",
+        )
+    return found
 
 
 @contextmanager

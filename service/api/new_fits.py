@@ -12,13 +12,15 @@ from service.api.specifications import mixture_of, parameters_answer
 from service.codecs.points import Rows
 from service.errors import FieldError, Unprocessable
 from service.mixture import FitOptions, InvalidFit, estimate_fit_bytes
-from service.schemas.fit import FitRequest, HeldOut, MixtureStart
+from service.schemas.fit import Adam, FitRequest, HeldOut, MixtureStart, Sgd
 from service.storage import datasets, fits, mixtures, owner_limits, workers
 from service.storage.database import Session
 from service.storage.dataset_store import Draft
 from service.storage.datasets import NewDataset
 from service.storage.tables import DatasetRow, FitRow, MixtureRow
 from service.storage.together import Answer
+
+_ROW_GROUPS_IN_HAND = 4
 
 
 def queue_fit(
@@ -54,9 +56,10 @@ def _queued(
     if new is not None:
         dataset = add_dataset(services, session, new)
     else:
-        dataset = datasets.get(session, request.dataset.id or "", for_fit=True)
+        dataset = datasets.get(session, request.dataset.id or "", for_fit=True, with_files=True)
     stored = _stored(session, request, dataset, weights)
     _require_doable(request, dataset, weights)
+    _require_near(services, request, dataset)
     _require_device(services, session, request, dataset)
     if weights is not None:
         datasets.publish(services.database, services.store, session, weights)
@@ -137,6 +140,36 @@ def _require_doable(request: FitRequest, dataset: DatasetRow, weights: Draft | N
         )
 
 
+def _require_near(services: Services, request: FitRequest, dataset: DatasetRow) -> None:
+    """Refuses minibatches of points that stay elsewhere, unless all of them can be kept in memory.
+
+    Each is drawn from all over the dataset, so every step would fetch all of it.
+    """
+    limit = services.settings.row_group_cache_bytes
+    minibatches = isinstance(request.optimizer, Sgd | Adam) and request.optimizer.batch_size is not None
+    if dataset.url is not None and minibatches and _size_bytes(dataset) > limit:
+        raise _refusal(
+            ("optimizer", "batch_size"),
+            f"the points of this dataset stay at its URL and take {_size_bytes(dataset)} bytes, of which "
+            f"{limit} are kept in memory: each minibatch would fetch most of them anew. Leave batch_size "
+            "out, or take em or lbfgs",
+        )
+
+
+def _size_bytes(dataset: DatasetRow) -> int:
+    """Returns how large the points are as float64."""
+    return dataset.n_samples * dataset.n_features * 8
+
+
+def _fetched_bytes(services: Services, dataset: DatasetRow) -> int:
+    """Returns what a fit holds of points that stay elsewhere: what is kept, and the row groups in hand."""
+    if dataset.url is None:
+        return 0
+    largest: int = max(n_rows for file in dataset.files or [] for n_rows in file["n_rows"])
+    in_hand = _ROW_GROUPS_IN_HAND * largest * dataset.n_features * 8
+    return min(_size_bytes(dataset), services.settings.row_group_cache_bytes + in_hand)
+
+
 def _require_device(services: Services, session: Session, request: FitRequest, dataset: DatasetRow) -> None:
     """Refuses a fit that no worker has the device or the memory for.
 
@@ -157,7 +190,9 @@ def _require_device(services: Services, session: Session, request: FitRequest, d
             code="DEVICE_UNAVAILABLE",
         )
     if able:
-        needed, largest = _needed_and_there(request, dataset, able)
+        enough = [device for device in able if device.n_devices >= _n_devices(request)]
+        pairs = [(_needed(services, request, dataset, device), device.memory_bytes) for device in enough]
+        needed, largest = max(pairs, key=lambda pair: pair[1] - pair[0])
         if needed > largest:
             raise Unprocessable(
                 f"The fit needs about {needed} bytes of memory; the largest worker has {largest}. "
@@ -166,30 +201,27 @@ def _require_device(services: Services, session: Session, request: FitRequest, d
             )
 
 
-def _needed_and_there(
-    request: FitRequest, dataset: DatasetRow, able: list[workers.Device]
-) -> tuple[int, int]:
-    """Returns how many bytes the fit needs, and has, on the device where it has the most to spare.
+def _needed(services: Services, request: FitRequest, dataset: DatasetRow, device: workers.Device) -> int:
+    """Returns how many bytes the fit needs on a device.
 
     Of several GPUs each has its share; the processes on a CPU have one memory together.
     """
     size = _n_devices(request)
-    n_own = -(-dataset.n_samples // size)
-    pairs = []
-    for device in (device for device in able if device.n_devices >= size):
-        kind = _type_of(request, device)
-        needed = estimate_fit_bytes(n_own, dataset.n_features, _options(request), kind)
-        pairs.append((needed * size if kind == "cpu" else needed, device.memory_bytes))
-    return max(pairs, key=lambda pair: pair[1] - pair[0])
+    kind = "cpu" if request.device == "cpu" else device.type
+    needed = estimate_fit_bytes(
+        -(-dataset.n_samples // size),
+        dataset.n_features,
+        _options(request),
+        kind,
+        weighted=request.dataset.weights is not None,
+        fetched_bytes=_fetched_bytes(services, dataset),
+    )
+    return needed * size if kind == "cpu" else needed
 
 
 def _n_devices(request: FitRequest) -> int:
     """Returns how many devices a worker must have to do the fit."""
     return 1 if request.devices == "auto" else request.devices
-
-
-def _type_of(request: FitRequest, device: workers.Device) -> str:
-    return "cpu" if request.device == "cpu" else device.type
 
 
 def _options(request: FitRequest) -> FitOptions:
@@ -198,6 +230,7 @@ def _options(request: FitRequest) -> FitOptions:
         covariance_type=tuple(_list_of(request.covariance_type)),
         optimizer=request.optimizer.model_dump(),
         n_init=request.n_init,
+        criterion=request.selection.criterion,
         dtype=request.dtype,
     )
 

@@ -52,6 +52,24 @@ class Surface(Generic[F, M]):
         return (yield from self._caller.answer(_creation("datasets", reading(Dataset), body)))
 
     @operation
+    def register(
+        self, url: str, *, name: str | None = None, columns: list[str] | None = None
+    ) -> Steps[Dataset]:
+        """Returns a dataset whose points stay in the Parquet files at a URL that the service may read.
+
+        Args:
+            url: Of a folder or a file: `s3://bucket/folder`, `file:///folder`.
+            name: To find it by.
+            columns: Which columns to take, in this order; all of them unless given.
+
+        Raises:
+            Unprocessable: The service may not read it, or finds no points there that it takes.
+            Unavailable: Its store does not answer; it was so after several tries.
+        """
+        body = {"url": url, "name": name, "columns": columns}
+        return (yield from self._caller.answer(_creation("datasets", reading(Dataset), body)))
+
+    @operation
     def dataset(self, dataset_id: str) -> Steps[Dataset]:
         """Returns a dataset, without its points."""
         return (yield from self._caller.answer(Call("GET", path("datasets", dataset_id), reading(Dataset))))

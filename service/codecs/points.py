@@ -134,7 +134,7 @@ def picked(
     text = [names[index] for index in chosen if not numeric[index]]
     if text:
         others = [name for name, number in zip(names, numeric, strict=True) if number]
-        hint = f"take only others with ?columns={_listed(others)}" if others else "there are no others"
+        hint = f"take only others with columns={_listed(others)}" if others else "there are no others"
         raise InvalidPoints(f"these columns do not hold numbers: {_listed(text)}; {hint}")
     return chosen
 

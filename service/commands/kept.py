@@ -13,7 +13,7 @@ from service.commands.output import AsList, ListFormat, write_json, write_list
 
 T = TypeVar("T")
 fits = typer.Typer(help="Lists, shows, watches and cancels fits.", no_args_is_help=True)
-datasets = typer.Typer(help="Lists, shows, uploads and deletes datasets.", no_args_is_help=True)
+datasets = typer.Typer(help="Lists, shows, uploads, registers and deletes datasets.", no_args_is_help=True)
 mixtures = typer.Typer(help="Lists, shows and deletes mixtures.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
@@ -122,6 +122,23 @@ def upload_dataset(
     points = read_points(file, columns)
     with connected(url, api_key) as client:
         write_json(client.upload(points, name=name).model_dump(mode="json"))
+
+
+@datasets.command("register")
+def register_dataset(
+    location: Annotated[str, typer.Argument(metavar="LOCATION", help="s3://bucket/folder or file:///folder")],
+    name: Annotated[str | None, typer.Option(help="To find it by.")] = None,
+    columns: Columns = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Has the service read points in Parquet files where they are, and prints what is known of them, as JSON.
+
+    Example: mixserve datasets register s3://measurements/november --columns height,width
+    """
+    chosen = columns.split(",") if columns else None
+    with connected(url, api_key) as client:
+        write_json(client.register(location, name=name, columns=chosen).model_dump(mode="json"))
 
 
 @datasets.command("delete")

@@ -1,6 +1,6 @@
 """The numerical core: mixtures, their densities, and fits by gradient descent. Torch and numpy, no I/O."""
 
-from service.mixture.blocked_points import BlockedPoints, Points
+from service.mixture.blocked_points import BlockedPoints, Points, in_memory
 from service.mixture.blocks import FetchedBlocks, MappedBlocks
 from service.mixture.fit import fit
 from service.mixture.gaussian_mixture import GaussianMixture
@@ -37,6 +37,7 @@ __all__ = [
     "Traces",
     "estimate_fit_bytes",
     "fit",
+    "in_memory",
     "is_out_of_memory",
     "recover",
     "stays_on_disk",

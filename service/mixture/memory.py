@@ -27,7 +27,15 @@ def stays_on_disk(n_samples: int, n_features: int) -> bool:
     return 8 * n_samples * n_features > LARGEST_COPIED_BYTES
 
 
-def estimate_fit_bytes(n_samples: int, n_features: int, options: FitOptions, device_type: str = "cpu") -> int:
+def estimate_fit_bytes(
+    n_samples: int,
+    n_features: int,
+    options: FitOptions,
+    device_type: str = "cpu",
+    *,
+    weighted: bool = True,
+    fetched_bytes: int = 0,
+) -> int:
     """An upper estimate of a fit's memory in bytes, the given points included.
 
     Args:
@@ -35,14 +43,18 @@ def estimate_fit_bytes(n_samples: int, n_features: int, options: FitOptions, dev
         n_features: D.
         options: of the fit.
         device_type: cpu or cuda.
+        weighted: whether points may count differently.
+        fetched_bytes: what is held of points that stay elsewhere and are fetched part by part.
     """
     item = 4 if options.dtype == "float32" else 8
     most = max(options.n_components)
     diagonal = all(FAMILIES[name].diagonal for name in options.covariance_type)
     covariance = n_features if diagonal else n_features * n_features
     if device_type == "cpu" and stays_on_disk(n_samples, n_features):
-        # A few blocks of points, and which points are held out or have a weight.
-        data = 4 * 8 * BLOCK_NUMBERS + 4 * 8 * n_samples
+        # A few blocks of points, and which points are held out, have a weight, or come next.
+        minibatches = options.optimizer.get("batch_size") is not None
+        chosen_from = weighted or minibatches or options.criterion == "held_out"
+        data = fetched_bytes + 4 * 8 * BLOCK_NUMBERS + (4 * 8 * n_samples if chosen_from else 0)
     else:
         # Given points, the standardised ones, and the copy of a split when some are held out.
         data = n_samples * (n_features * (8 + 8 + item) + 2 * 8)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import count
 from typing import TypeVar
 
@@ -35,12 +35,19 @@ def run_parallel(task: Callable[[int], Answer], n_tasks: int) -> list[Answer]:
     answers: dict[int, Answer] = {}
     numbers = count()
 
+    failed = threading.Event()
+
     def work() -> None:
         with torch.inference_mode(inference):
-            while (i := next(numbers)) < n_tasks:
-                answers[i] = task(i)
+            while not failed.is_set() and (i := next(numbers)) < n_tasks:
+                try:
+                    answers[i] = task(i)
+                except BaseException:
+                    failed.set()  # nobody would take what the others still did
+                    raise
 
     futures = [_crew(n_threads).submit(work) for _ in range(n_threads)]
+    wait(futures)
     for future in futures:
         future.result()
     return [answers[i] for i in range(n_tasks)]

@@ -22,7 +22,7 @@ ALL_ZERO = "weights are all zero; give at least one point a weight above 0"
 
 
 class _Drawn(Body):
-    """Fields of a dataset drawn from a gold mixture, which posted points must not carry."""
+    """Fields of a dataset drawn from a gold mixture, which no other must carry."""
 
     points: Points | None = None
     gold: MixtureSpecification | None = None
@@ -38,23 +38,34 @@ class _Drawn(Body):
 
 
 class DatasetCreation(_Drawn):
-    """Points, or a gold mixture to draw them from."""
+    """Points, a gold mixture to draw them from, or the URL of files that hold them."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {"points": [[1.0, 2.0], [3.0, 4.5]], "name": "two points", "columns": ["height", "width"]},
                 {"gold": GOLD, "n_samples": 1000, "seed": 0, "name": "gold"},
+                {"url": "s3://measurements/2026/november", "columns": ["height", "width"]},
             ]
         }
     )
 
+    url: str | None = Field(
+        None,
+        max_length=1024,
+        description="of a Parquet file, or of a folder of such, below one of `MIXSERVE_DATASET_PREFIXES`: "
+        "`s3://bucket/folder` or `file:///folder`. Its points are read where they are, whenever they are "
+        "needed, and never stored; the files must not change. Every column must hold numbers, unless "
+        "`columns` picks some",
+    )
     name: Name | None = None
-    columns: Columns | None = None
+    columns: Columns | None = Field(
+        None, description="names of the features; with url: the columns to take, in this order"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        require_exactly_one(self, ("points", "gold"))
+        require_exactly_one(self, ("points", "gold", "url"))
         return self
 
 
@@ -88,18 +99,28 @@ class Dataset(Answer):
 
     id: str
     name: str | None
-    source: Literal["upload", "gold"]
+    source: Literal["upload", "gold", "url"]
     n_samples: int
     n_features: int
     columns: list[str] | None
     sha256: Annotated[
-        str, Field(description="of the points as little-endian float64, row by row, behind their shape")
+        str,
+        Field(
+            description="of the points as little-endian float64, row by row, behind their shape; by URL, "
+            "where they were not read: of the URL, the columns, and each file's name, size, footer, and ETag "
+            "or time of change"
+        ),
     ]
-    size_bytes: int
-    statistics: FeatureStatistics
+    size_bytes: Annotated[
+        int, Field(description="of the points as float64; by URL: of the files as they are")
+    ]
+    statistics: Annotated[
+        FeatureStatistics | None, Field(description="null for a dataset by URL, whose points were not read")
+    ]
     gold: Annotated[
         dict[str, object] | None, Field(description="the mixture drawn from, with n_samples and seed")
     ]
+    url: Annotated[str | None, Field(description="where the files are that hold the points")]
     created_at: datetime
 
 

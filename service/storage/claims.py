@@ -47,6 +47,8 @@ _DATASET = select(
     _DATASETS["columns"],
     _DATASETS.n_samples,
     _DATASETS.n_features,
+    _DATASETS.url,
+    _DATASETS.files,
 ).where(_DATASETS.id == bindparam("wanted_id"))
 _FIRST = (FitRow.priority.desc(), FitRow.id)
 _NO = false()

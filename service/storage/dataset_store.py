@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from service.codecs.column_file import ColumnFile, ColumnFileWriter
 from service.errors import ServiceError
+from service.storage.allowed_urls import AllowedUrls
 from service.storage.feature_moments import FeatureMoments
+from service.storage.foreign_files import ForeignFiles
 from service.storage.identifiers import new_id
 from service.storage.remote_files import RemoteFiles
 
@@ -61,8 +63,8 @@ class Draft:
         return str(whole.hexdigest())
 
 
-StorePlace = tuple[Path, str, int]
-"""What a store is made from: its folder, URL and cache_bytes."""
+StorePlace = tuple[Path, str, int, str, int]
+"""What a store is made from, in the order of its arguments."""
 
 
 class DatasetStore:
@@ -72,11 +74,22 @@ class DatasetStore:
         folder: Where they are; beside an object store, where drafts are, and copies of them.
         remote_url: The object store's, if they are in one.
         cache_bytes: How much of an object store is kept in the folder.
+        prefixes: Below which URLs files of others may be read, as `AllowedUrls` takes them.
+        row_group_cache_bytes: How much of such files a fit may keep in memory, decoded.
     """
 
-    def __init__(self, folder: Path, remote_url: str = "", cache_bytes: int = 1 << 34) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        remote_url: str = "",
+        cache_bytes: int = 1 << 34,
+        prefixes: str = "",
+        row_group_cache_bytes: int = 1 << 31,
+    ) -> None:
         self._remote = RemoteFiles(remote_url) if remote_url else None
         self._cache_bytes = cache_bytes
+        self._allowed = AllowedUrls(prefixes)
+        self.row_group_cache_bytes = row_group_cache_bytes
         self._files = folder / "files"
         self._drafts = folder / "drafts"
         for part in (self._files, self._drafts):
@@ -99,6 +112,15 @@ class DatasetStore:
                 return ColumnFile(path)
             self._fetch(self._remote, sha256)
         return ColumnFile(path)
+
+    def foreign(self, url: str) -> ForeignFiles:
+        """Returns the files of others at a URL.
+
+        Raises:
+            Unprocessable: It may not be read.
+            Unavailable: Its store does not answer.
+        """
+        return ForeignFiles(self._allowed.find(url))
 
     def _fetch(self, remote: RemoteFiles, sha256: str) -> None:
         draft = self._drafts / new_id("drf")

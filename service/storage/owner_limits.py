@@ -83,7 +83,8 @@ def require_room_for_points(
     if limits.stored_bytes is None:
         return
     database.lock(session, _lock(owner))
-    stored = session.scalar(_of(owner, func.coalesce(func.sum(DatasetRow.size_bytes), 0), DatasetRow)) or 0
+    size = func.coalesce(func.sum(DatasetRow.size_bytes), 0)
+    stored = session.scalar(_of(owner, size, DatasetRow, DatasetRow.url.is_(None))) or 0
     if stored + size_bytes > limits.stored_bytes:
         raise LimitReached(
             "STORED_BYTES_LIMIT",

@@ -4,7 +4,7 @@ Each claim writes a fresh token, and each later write of that worker names it: o
 its fit to another and discards what it has.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select, update
@@ -37,6 +37,8 @@ class Claim:
     columns: list[str] | None
     n_samples: int
     n_features: int
+    url: str | None = None
+    files: list[dict[str, Any]] | None = field(default=None, repr=False)
     waited_seconds: float = 0.0
     traceparent: str | None = None
     n_checkpoints: int = 0

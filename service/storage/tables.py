@@ -57,7 +57,7 @@ class Table(DeclarativeBase):
 
 @filtered
 class DatasetRow(Owned, Table):
-    """A dataset; its points lie in the dataset store under `sha256`."""
+    """A dataset; its points lie in the dataset store under `sha256`, or in `files` of others at `url`."""
 
     __tablename__ = "datasets"
     __table_args__ = (Index("ix_datasets_owner_id", "owner", "id"),)
@@ -70,9 +70,11 @@ class DatasetRow(Owned, Table):
     columns: Mapped[list[str] | None]
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    statistics: Mapped[dict[str, Any]]
+    statistics: Mapped[dict[str, Any] | None]
     gold: Mapped[dict[str, Any] | None]
     components_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    url: Mapped[str | None] = mapped_column(String(1024))
+    files: Mapped[list[dict[str, Any]] | None] = deferred(mapped_column(JSON(none_as_null=True)))
     created_at: Mapped[datetime] = mapped_column(default=now_plus())
 
 

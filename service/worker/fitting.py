@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from service.codecs.column_file import ColumnFile
+from service.errors import ServiceError
 from service.mixture import (
     ALONE,
     ASKED,
@@ -24,12 +25,15 @@ from service.mixture import (
     Progress,
     estimate_fit_bytes,
     fit,
+    in_memory,
     is_out_of_memory,
     recover,
     stays_on_disk,
 )
+from service.storage import datasets
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim
+from service.worker.fetching import fetched
 from service.worker.messages import Ended, Failed, Start, Stopped, Succeeded
 
 logger = logging.getLogger(__name__)
@@ -63,6 +67,8 @@ def run(
         return _run(start, store, device, watch, keep, ask, group)
     except InvalidFit as error:
         return Failed("INVALID_FIT", str(error))
+    except ServiceError as error:  # of points that are elsewhere: changed, gone, or no points
+        return Failed(error.code, error.detail)
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
@@ -73,7 +79,7 @@ def _run(
     start: Start, store: DatasetStore, device: str, watch: Watch, keep: Keep, ask: Ask, group: Group
 ) -> Ended:
     claim = start.claim
-    points = points_of(store.open(claim.dataset_sha256), group)
+    points = _points(store, claim, group)
     weights = None if claim.weights_sha256 is None else _own(store.open(claim.weights_sha256), group)
     report = _resumed(
         start,
@@ -99,12 +105,22 @@ def _run(
     return Succeeded(result, parameters_of(report.mixture))
 
 
+def _points(store: DatasetStore, claim: Claim, group: Group) -> Points:
+    """Returns a rank's share (D, n) of a fit's points: few of them in memory, many where they lie."""
+    if claim.url is None:
+        return points_of(store.open(claim.dataset_sha256), group)
+    folder = datasets.folder_of(store, claim.url, claim.files or [], claim.columns or [])
+    offset, n_rows = _share(folder.n_rows, group)
+    points = fetched(folder, store.row_group_cache_bytes, offset, n_rows)
+    return points if stays_on_disk(n_rows, folder.n_columns) else in_memory(points)
+
+
 def points_of(file: ColumnFile, group: Group = ALONE) -> Points:
     """Returns a rank's share (D, n) of a dataset's points, a run of them, as long as any other's.
 
     Few of them are in memory, many where they lie in their mapped file, of which a rank reads its own part.
     """
-    offset, n_rows = _share(file, group)
+    offset, n_rows = _share(file.n_rows, group)
     if not stays_on_disk(n_rows, file.n_columns):
         return torch.from_numpy(file.columns(offset, n_rows))
     layout = file.layout(offset, n_rows)
@@ -119,15 +135,15 @@ def points_of(file: ColumnFile, group: Group = ALONE) -> Points:
     )
 
 
-def _share(file: ColumnFile, group: Group) -> tuple[int, int]:
+def _share(n_rows: int, group: Group) -> tuple[int, int]:
     """Returns the first row of a rank's share, and how many it has."""
-    start, stop = (file.n_rows * place // group.size for place in (group.rank, group.rank + 1))
+    start, stop = (n_rows * place // group.size for place in (group.rank, group.rank + 1))
     return start, stop - start
 
 
 def _own(file: ColumnFile, group: Group) -> torch.Tensor:
     """Returns what a file of one column has for a rank's share of the points (n,)."""
-    return torch.from_numpy(file.columns(*_share(file, group))[0])
+    return torch.from_numpy(file.columns(*_share(file.n_rows, group))[0])
 
 
 def _too_little_memory(claim: Claim, device: str, error: Exception) -> str:

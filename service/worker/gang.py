@@ -63,7 +63,8 @@ class Gang:
 
     def __init__(self, start: Start, devices: list[str], store_place: StorePlace) -> None:
         store = DatasetStore(*store_place)
-        for sha256 in filter(None, (start.claim.dataset_sha256, start.claim.weights_sha256)):
+        stored = None if start.claim.url is not None else start.claim.dataset_sha256
+        for sha256 in filter(None, (stored, start.claim.weights_sha256)):
             store.open(sha256)  # fetched once, before all ranks want it
         size = len(devices)
         n_threads = max(1, len(os.sched_getaffinity(0)) // size)

@@ -11,8 +11,8 @@ from service.worker.ranks import RankLost, Seat, joined
 from service.worker.reporting import Inbox, Reporter, finished
 
 logger = logging.getLogger(__name__)
-# What one rank alone may come to, while the others wait for it.
-_OWN_FAILURES = ("OUT_OF_MEMORY", "INTERNAL")
+# What all ranks come to together. Anything else may be one rank's alone, while the others wait for it.
+_COMMON_FAILURES = ("INVALID_FIT", "FIT_COLLAPSED")
 _PATIENCE_SECONDS = 30.0
 
 
@@ -20,7 +20,7 @@ def main(seat: Seat, start: Start, store_place: StorePlace, connection: Connecti
     """Does a fit as one of several ranks, and then waits to be ended by whoever started it.
 
     Rank 0 tells of progress, checkpoints and the end, and hears when to stop; the others say only what they
-    alone have come to: that a fit failed for want of their memory, or by a mistake.
+    alone have come to: that a fit failed for want of their memory, their points, or by a mistake.
 
     Args:
         seat: Which rank, of how many, where they meet.
@@ -39,7 +39,7 @@ def main(seat: Seat, start: Start, store_place: StorePlace, connection: Connecti
         with joined(seat) as group:
             reporter = Reporter(connection, inbox)
             end = finished(start, DatasetStore(*store_place), seat.device, reporter, group)
-            failed_alone = isinstance(end.ended, Failed) and end.ended.code in _OWN_FAILURES
+            failed_alone = isinstance(end.ended, Failed) and end.ended.code not in _COMMON_FAILURES
             if seat.rank == 0 or failed_alone:
                 connection.send(end)
             inbox.wait_for_end()

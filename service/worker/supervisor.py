@@ -121,9 +121,11 @@ class Supervisor:
 
     def _new_fitter(self) -> FitterProcess:
         settings = self._settings
-        place = (settings.dataset_store_folder, settings.remote_store_url, settings.dataset_cache_bytes)
         return FitterProcess(
-            self._wanted_device, place, n_devices=settings.worker_devices, given_up=self._stopping.is_set
+            self._wanted_device,
+            settings.store_place,
+            n_devices=settings.worker_devices,
+            given_up=self._stopping.is_set,
         )
 
     def _register(self) -> str:

@@ -92,7 +92,7 @@ def test_every_setting_and_every_command_is_in_a_table():
     rows = dict(listed)
     assert len(rows) == len(listed)
     assert rows.keys() == {f"MIXSERVE_{name.upper()}" for name in Settings.model_fields}
-    units = {"GiB": 2**30, "MiB": 2**20}
+    units = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
     for name, default in rows.items():
         value = Settings.model_fields[name.removeprefix("MIXSERVE_").lower()].default
         if isinstance(value, bool):

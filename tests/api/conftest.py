@@ -13,6 +13,9 @@ import pytest
 from tests.conftest import PostgresqlServer
 from tests.serving import Server, serving
 
+FOREIGN = "foreign"
+"""The folder in the service's own that it may read datasets in."""
+
 
 class Documented:
     """Holds every answer against the OpenAPI document: declared status, media type, and schema."""
@@ -68,7 +71,14 @@ def postgresql_api(
 
 
 def _serving(data_dir: Path, database_url: str) -> AbstractContextManager[Server]:
-    return serving(data_dir, workers=0, database_url=database_url, max_queued_fits=100_000)
+    return serving(
+        data_dir,
+        workers=0,
+        database_url=database_url,
+        max_queued_fits=100_000,
+        dataset_prefixes=f"file://{data_dir / FOREIGN}",
+        row_group_cache_bytes=50_000,
+    )
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

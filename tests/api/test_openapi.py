@@ -7,11 +7,14 @@ from typing import Any
 
 import httpx
 import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from scripts.write_openapi import OPENAPI, document
 from tests import require_spectral
-from tests.serving import GOLD
+from tests.api.conftest import FOREIGN
+from tests.serving import GOLD, Server
 
 COMMITTED = json.loads(OPENAPI.read_text())
 OPERATIONS = [
@@ -105,13 +108,25 @@ def made(http: httpx.Client) -> dict[str, str]:
     return {"mixture_id": mixture["id"], "dataset_id": dataset["id"], "fit_id": fit["id"]}
 
 
-def test_every_example_of_a_request_is_accepted(http: httpx.Client, made: dict[str, str]) -> None:
+def points_by_url(server: Server, columns: list[str]) -> str:
+    """The URL of a file with these columns that the service may read."""
+    folder = server.data_dir / FOREIGN / "examples"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({name: [0.0, 1.0] for name in columns}), folder / "0.parquet")
+    return folder.as_uri()
+
+
+def test_every_example_of_a_request_is_accepted(
+    http: httpx.Client, server: Server, made: dict[str, str]
+) -> None:
     sent = 0
     for path, method, operation in OPERATIONS:
         for where, media_type, content in media(operation):
             if where != "request":
                 continue
             for example in examples(content):
+                if isinstance(example, dict) and "url" in example:
+                    example = example | {"url": points_by_url(server, example["columns"])}
                 body = example if isinstance(example, str) else json.dumps(example)
                 headers = {"Content-Type": media_type}
                 answer = http.request(method, path.format(**made), content=body, headers=headers)

@@ -1,13 +1,11 @@
 """The dataset store in an object store: moto's S3 on this machine."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pyarrow import fs
 
 from service.errors import ServiceError
 from service.storage import datasets, upkeep
@@ -15,12 +13,9 @@ from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.datasets import NewDataset
 from service.storage.remote_files import RemoteFiles
+from tests.object_store import bucket_of_this_machine
 from tests.serving import GOLD, serving
 from tests.storage.making import written
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what moto stands on
-    from moto.server import ThreadedMotoServer
 
 POINTS = np.random.default_rng(0).standard_normal((1000, 3))
 
@@ -28,21 +23,8 @@ POINTS = np.random.default_rng(0).standard_normal((1000, 3))
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """The URL of an empty bucket."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    before = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    os.environ.update(dict.fromkeys(before, "test"))
-    query = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    files, _ = fs.FileSystem.from_uri(f"s3://points?{query}&allow_bucket_creation=true")
-    files.create_dir("points")
-    yield f"s3://points/datasets?{query}"
-    server.stop()
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+    with bucket_of_this_machine() as query:
+        yield f"s3://points/datasets?{query}"
 
 
 @pytest.fixture

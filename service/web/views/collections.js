@@ -62,21 +62,26 @@ export async function datasetView(main, [id], query, signal) {
   const [dataset, sample, { items }] = await Promise.all([
     get(`/v1/datasets/${id}`, signal), get(`/v1/datasets/${id}/points?sample=3000`, signal), get(`/v1/fits?dataset_id=${id}&page_size=10`, signal),
   ]);
-  const statistics = dataset.statistics.mean.map((mean, i) => ({ i, mean, ...Object.fromEntries(["standard_deviation", "minimum", "maximum"].map((name) => [name, dataset.statistics[name][i]])) }));
+  const statistics = dataset.statistics?.mean.map((mean, i) => ({ i, mean, ...Object.fromEntries(["standard_deviation", "minimum", "maximum"].map((name) => [name, dataset.statistics[name][i]])) }));
   const title = dataset.name ?? `Dataset ${short(id)}`;
   main.replaceChildren(
-    head(element("span", {}, element("a", { href: "#/datasets" }, "Datasets"), ` / ${id}`), title, `${count(dataset.n_samples)} points of ${dataset.n_features} features, ${dataset.source === "gold" ? "drawn from a gold mixture" : "posted"} ${ago(dataset.created_at)}.`,
+    head(element("span", {}, element("a", { href: "#/datasets" }, "Datasets"), ` / ${id}`), title, `${count(dataset.n_samples)} points of ${dataset.n_features} features, ${came(dataset)} ${ago(dataset.created_at)}.`,
       element("a", { class: "button", href: `#/?dataset=${id}` }, "Fit these points"), deleting(main, `/v1/datasets/${id}`, "Delete this dataset?", "Fits and mixtures made from it stay.", "/datasets")),
     element("div", { class: "split" },
       card("Points", sample.points.length < dataset.n_samples ? `${count(sample.points.length)} of them, drawn by the server.` : null, null, preview(dataset, sample)),
-      card("Features", null, null, table("Features", [
+      card("Features", statistics ? null : "Their points stay where they are and were not read.", null, table("Features", [
         { title: "Feature", head: true, cell: ({ i }) => featureName(dataset.columns, i) },
-        ...[["mean", "Mean"], ["standard_deviation", "SD"], ["minimum", "Minimum"], ["maximum", "Maximum"]].map(([name, text]) => ({ title: text, number: true, cell: (row) => shown(row[name]) })),
-      ], statistics))),
+        ...(statistics ? [["mean", "Mean"], ["standard_deviation", "SD"], ["minimum", "Minimum"], ["maximum", "Maximum"]] : []).map(([name, text]) => ({ title: text, number: true, cell: (row) => shown(row[name]) })),
+      ], statistics ?? Array.from({ length: dataset.n_features }, (_, i) => ({ i }))))),
     card("Fits of these points", null, null, items.length ? table("Fits", [
       { title: "Fit", head: true, cell: fitLink }, { title: "Status", cell: (fit) => pill(fit.status) },
       { title: "Components", cell: (fit) => String(fit.result?.n_components ?? fit.request.n_components) }, { title: "BIC", number: true, cell: (fit) => shown(fit.result?.bic, 7) },
     ], items) : empty("None yet", "Fit these points to see what they came from.")));
+}
+
+/** Returns where a dataset's points came from. */
+function came({ source, url }) {
+  return { gold: "drawn from a gold mixture", upload: "posted", url: `registered at ${url}` }[source];
 }
 
 /** Returns a picture of points alone. */
