@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,11 @@ class DatasetStore:
         self._drafts = folder / "drafts"
         for part in (self._files, self._drafts):
             part.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def drafts(self) -> Path:
+        """The folder of what is not, or not for long, in the store; what is old there is removed."""
+        return self._drafts
 
     def path(self, sha256: str) -> Path:
         """Returns where the content with this hash lies."""
@@ -212,7 +218,7 @@ class DatasetStore:
         for path in self._drafts.iterdir():
             with suppress(FileNotFoundError):  # published or given up meanwhile
                 if path.stat().st_mtime < limit:
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _name(sha256: str) -> str:

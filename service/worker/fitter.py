@@ -6,6 +6,8 @@ Its supervisor may kill it at any moment; it ends by itself when its supervisor 
 import signal
 from multiprocessing.connection import Connection
 
+from structlog.contextvars import bound_contextvars
+
 from service.storage.dataset_store import DatasetStore, StorePlace
 from service.worker import device, gang
 from service.worker.messages import Finished, Lost, Ready, Refused, Start
@@ -26,10 +28,11 @@ def main(connection: Connection, wanted_device: str, n_devices: int | None, stor
     while True:
         start = inbox.starts.get()
         devices = gang.devices_for(start.claim, found)
-        if len(devices) == 1:
-            connection.send(finished(start, store, found.device, Reporter(connection, inbox)))
-        else:
-            connection.send(_by_ranks(start, devices, store_place, connection, inbox))
+        with bound_contextvars(fit_id=start.claim.fit_id, worker_id=start.worker_id):
+            if len(devices) == 1:
+                connection.send(finished(start, store, found.device, Reporter(connection, inbox)))
+            else:
+                connection.send(_by_ranks(start, devices, store_place, connection, inbox))
 
 
 def _by_ranks(

@@ -125,6 +125,7 @@ class Supervisor:
             self._wanted_device,
             settings.store_place,
             n_devices=settings.worker_devices,
+            settings=settings,
             given_up=self._stopping.is_set,
         )
 
@@ -174,7 +175,8 @@ class Supervisor:
             deadline=now + timeout,
         )
         try:
-            self._fitter.start(Start(claim, self._settings.checkpoint_seconds, self._checkpoint(claim)))
+            seconds, checkpoint = self._settings.checkpoint_seconds, self._checkpoint(claim)
+            self._fitter.start(Start(claim, seconds, checkpoint, self._worker_id))
             ended = self._watch_over(work)
         except FitterDied as death:
             logger.error("fit %s lost its process: %s", claim.fit_id, death)
