@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def test_what_a_fitter_logs_has_the_ids_of_its_fit_and_worker(
     settings = Settings(data_dir=tmp_path, log_format="json")
     process = FitterProcess("cpu", (tmp_path / "datasets", "", 1), settings=settings)
     try:
-        process.start(Start(CLAIM, 1.0, worker_id="wrk_1"))  # there are no such points
+        claim = replace(CLAIM, request={"device": "cpu"})
+        process.start(Start(claim, 1.0, worker_id="wrk_1"))  # there are no such points
         while not isinstance(finished := process.listen(60), Finished):
             assert finished is not None
     finally:
