@@ -29,8 +29,9 @@ _FORMAT = 1
 _DATABASE = "mixserve.sqlite3"
 _POINTS = re.compile(r"points/([0-9a-f]{64})\.arrow")
 _TRIES = 10
+# Points of others, at a URL, stay where they are.
 _REFERRED = (
-    "SELECT sha256 FROM datasets "
+    "SELECT sha256 FROM datasets WHERE source <> 'url' "
     "UNION SELECT components_sha256 FROM datasets WHERE components_sha256 IS NOT NULL "
     "UNION SELECT weights_sha256 FROM fits WHERE weights_sha256 IS NOT NULL"
 )

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from service.cli import app
 from service.codecs.compression import zstd_file
 from service.errors import ServiceError
 from service.storage import archives, backups, datasets, fits, migrations
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
+from service.storage.tables import DatasetRow
 from tests.serving import Server, command, environment, serving, until
 from tests.storage.making import add_dataset, claimed, events_of, fit_row, queue_fit
 
@@ -58,6 +61,9 @@ def test_all_comes_back_and_what_ran_is_queued(place: Path, kept: Database, tmp_
     points = [[1.5, -0.0], [2.5, 4.0]]
     dataset_id = add_dataset(kept, store, points, components=[0, 1])
     running, waiting = queue_fit(kept, dataset_id), queue_fit(kept, dataset_id)
+    with kept.write() as session:  # one whose points are with others
+        elsewhere = {"source": "url", "url": "file:///elsewhere", "sha256": "0" * 64, "n_samples": 1}
+        session.add(DatasetRow(n_features=1, size_bytes=8, columns=["x"], files=[], **elsewhere))
     held = claimed(kept)
     about = back_up(place, tmp_path / "one.tar.zst")
     assert (about["n_files"], about["revision"]) == (2, migrations.head_revision())
@@ -224,9 +230,14 @@ def test_a_service_that_is_written_to_is_backed_up_as_of_one_moment(server: Serv
     assert (refused.returncode, "is not empty" in refused.stderr) == (1, True)
 
 
-def test_postgresql_is_backed_up_otherwise(tmp_path: Path) -> None:
-    refused = mixserve("backup", tmp_path / "x", database_url="postgresql+psycopg://127.0.0.1/none")
-    assert (refused.returncode, "docs/postgresql.md" in refused.stderr) == (1, True)
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_postgresql_is_backed_up_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("MIXSERVE_DATABASE_URL", "postgresql+psycopg://127.0.0.1/none")
+    refused = CliRunner().invoke(app, [command, str(tmp_path / "x")])
+    assert (refused.exit_code, "docs/postgresql.md" in refused.stderr) == (1, True)
+    assert not (tmp_path / "x").exists()
 
 
 def test_archives_say_what_is_in_them(tmp_path: Path) -> None:
