@@ -157,6 +157,10 @@ class DatasetStore:
         """Returns an empty file beside the drafts that has no name, and so is gone with its process."""
         return tempfile.TemporaryFile(dir=self._drafts)
 
+    def scratch_path(self) -> Path:
+        """Returns where no file is yet; one that is made there and left behind goes with the old drafts."""
+        return self._drafts / new_id("drf")
+
     @contextmanager
     def draft(self, n_columns: int, dtype: str = "float64") -> Iterator[Draft]:
         """Yields a draft, which is gone at the end of the block unless it was finished and published.
