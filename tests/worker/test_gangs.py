@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,10 @@ def test_a_fit_goes_on_when_a_rank_is_killed_to_the_result_of_one_process(
 
 def _addresses_listened_at(process_id: int) -> set[str]:
     """The addresses, as the kernel writes them, at which a process takes connections."""
-    links = {os.readlink(file) for file in Path(f"/proc/{process_id}/fd").iterdir()}
+    links = set()
+    for file in Path(f"/proc/{process_id}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.add(os.readlink(file))
     rows = [
         line.split()
         for table in ("tcp", "tcp6")
