@@ -14,7 +14,8 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY alembic alembic
 COPY service service
-RUN pip install --no-cache-dir ".[plots]"
+ARG EXTRAS=plots
+RUN pip install --no-cache-dir ".[${EXTRAS}]"
 
 # 2. The environment alone, run by a user who may write to /data and nowhere else.
 FROM python:${PYTHON_VERSION}-slim

@@ -1,5 +1,6 @@
 """The settings of one process, read once from the environment and passed on from there."""
 
+import os
 import re
 from pathlib import Path
 from typing import Literal, Self
@@ -43,6 +44,13 @@ class Settings(BaseSettings):
     )
     checkpoint_seconds: float = Field(
         10.0, ge=0, description="how much work of a long fit the loss of its worker may cost"
+    )
+    ray_address: str = Field(
+        "",
+        description="host:port of a Ray cluster's head; workers have their fits done there",
+    )
+    ray_cpus_per_rank: int = Field(
+        1, ge=1, description="of a Ray cluster's cores, how many a fit, or each rank of one, is given"
     )
     max_attempts: int = Field(3, ge=1, description="after so many lost workers a fit fails with WORKER_LOST")
     max_body_bytes: int = Field(2**30, ge=1, description="larger bodies, decompressed, get 413")
@@ -138,6 +146,19 @@ class Settings(BaseSettings):
         if scheme not in ("sqlite", "postgresql", "postgresql+psycopg"):
             raise ValueError(
                 f"MIXSERVE_DATABASE_URL has the scheme {scheme!r}; use sqlite:/// or postgresql+psycopg://"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guarded_cluster(self) -> Self:
+        host, _, port = self.ray_address.rpartition(":")
+        if self.ray_address and not (host and port.isdecimal()):
+            raise ValueError(f"MIXSERVE_RAY_ADDRESS is {self.ray_address!r}; give the head's host:port")
+        # Whoever reaches a cluster without tokens runs what they like on it, and hears what is said there.
+        if host not in ("", "127.0.0.1", "localhost", "[::1]") and os.environ.get("RAY_AUTH_MODE") != "token":
+            raise ValueError(
+                f"the Ray cluster at {self.ray_address} is not on this machine: set RAY_AUTH_MODE=token, "
+                "with the cluster's token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
             )
         return self
 

@@ -4,8 +4,6 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
-from service.logs import start_logging
-from service.settings import Settings
 from service.storage.dataset_store import StorePlace
 from service.storage.workers import Device
 from service.worker.messages import (
@@ -19,6 +17,7 @@ from service.worker.messages import (
     Start,
     Stop,
 )
+from service.worker.ray_cluster import RayCluster
 
 # Forking a process that has threads and CUDA is not safe.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -30,14 +29,17 @@ def _enter(
     device: str,
     n_devices: int | None,
     store_place: StorePlace,
-    settings: Settings | None,
+    cluster: RayCluster | None,
 ) -> None:
-    if settings is not None:
-        start_logging(settings)
     # Here, not above: the supervisor has no use for torch, which takes seconds to load and 200 MB to keep.
-    from service.worker import fitter
+    if cluster is None:
+        from service.worker import fitter
 
-    fitter.main(connection, device, n_devices, store_place)
+        fitter.main(connection, device, n_devices, store_place)
+    else:
+        from service.worker import ray_fitter
+
+        ray_fitter.main(connection, cluster, device, n_devices, store_place)
 
 
 class FitterDied(Exception):
@@ -55,7 +57,7 @@ class FitterProcess:
         device: What to compute on, as in a request.
         store_place: Where the points are.
         n_devices: How many devices a fit may have; all that there are unless given.
-        settings: How it is to log; only Python's last resort unless given.
+        cluster: Where fits are done, if not in this process.
         given_up: Asked again and again while it starts, which takes seconds; True ends that.
 
     Raises:
@@ -69,12 +71,12 @@ class FitterProcess:
         store_place: StorePlace,
         *,
         n_devices: int | None = None,
-        settings: Settings | None = None,
+        cluster: RayCluster | None = None,
         given_up: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(
-            target=_enter, args=(theirs, device, n_devices, store_place, settings), name="mixserve-fitter"
+            target=_enter, args=(theirs, device, n_devices, store_place, cluster), name="mixserve-fitter"
         )
         self._process.start()
         theirs.close()

@@ -32,7 +32,6 @@ class Start:
     claim: Claim
     checkpoint_seconds: float
     checkpoint: bytes | None = field(default=None, repr=False)
-    worker_id: str = ""
 
 
 @dataclass(frozen=True)

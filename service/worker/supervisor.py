@@ -23,6 +23,7 @@ from service.worker.figures import Figures
 from service.worker.fitter_process import FitterDied, FitterProcess
 from service.worker.keeping import Keeping
 from service.worker.messages import Asked, Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
+from service.worker.ray_cluster import RayCluster, is_reachable
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -75,6 +76,8 @@ class Supervisor:
         self._heartbeat_seconds = settings.lease_seconds / _HEARTBEATS_PER_LEASE
         self._heartbeat_due = 0.0
         self._figures = Figures()
+        address = settings.ray_address
+        self._cluster = RayCluster(address, settings.ray_cpus_per_rank) if address else None
         self._tracing = tracing or Tracing()
 
     def stop(self) -> None:
@@ -125,7 +128,7 @@ class Supervisor:
             self._wanted_device,
             settings.store_place,
             n_devices=settings.worker_devices,
-            settings=settings,
+            cluster=self._cluster,
             given_up=self._stopping.is_set,
         )
 
@@ -175,8 +178,7 @@ class Supervisor:
             deadline=now + timeout,
         )
         try:
-            seconds, checkpoint = self._settings.checkpoint_seconds, self._checkpoint(claim)
-            self._fitter.start(Start(claim, seconds, checkpoint, self._worker_id))
+            self._fitter.start(Start(claim, self._settings.checkpoint_seconds, self._checkpoint(claim)))
             ended = self._watch_over(work)
         except FitterDied as death:
             logger.error("fit %s lost its process: %s", claim.fit_id, death)
@@ -254,6 +256,10 @@ class Supervisor:
         """Returns how a fit ends whose process has died, or None when it goes back as a loss."""
         if work.stop_outcome is not None or self._stopping.is_set():
             return Stopped()  # a signal to the whole group reaches both
+        if self._cluster is not None and not is_reachable(self._cluster.address):
+            logger.warning("the Ray cluster is out of reach; fit %s goes back for others", work.claim.fit_id)
+            self._insist(lambda: queue.release(self._database, work.claim))
+            return None
         self._figures.lose("lost_processes")
         self._insist(lambda: queue.lose(self._database, work.claim, self._settings.max_attempts))
         return None

@@ -58,6 +58,8 @@ def test_a_fit_goes_over_points_where_they_are(
     np.testing.assert_array_equal(client.points(dataset.id), ROWS)
     result = client.fit(dataset_id=dataset.id, n_components=2, n_init=2).wait(progress=False)
     np.testing.assert_allclose(sorted(result.mixture.means), [[0, 0], [8, 8]], atol=0.2)
+    by_ranks = client.fit(dataset_id=dataset.id, n_components=2, n_init=2, devices=2).wait(progress=False)
+    assert by_ranks.log_likelihood == pytest.approx(result.log_likelihood, rel=1e-9)
     assert client.plot("mixtures", result.mixture_id).startswith(b"<?xml")
     assert list(server.data_dir.rglob("*.arrow")) == []
 
