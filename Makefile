@@ -52,7 +52,8 @@ format: $(VENV)/installed-dev ## puts the code in shape
 
 audit: $(VENV)/installed-dev ## looks for known vulnerabilities in what is installed; needs the network
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/pip-audit --skip-editable --progress-spinner off
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > $(VENV)/audited.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement $(VENV)/audited.txt --progress-spinner off
 
 openapi: $(VENV)/installed-dev ## writes openapi.json anew, as the service answers it
 	$(BIN)/python -m scripts.write_openapi

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.commands import doctor, fit, kept, keys, limits, questions
+from service.commands import backups, doctor, fit, kept, keys, limits, questions
 from service.commands.command_line import DataDir, fail, said_plainly, settings_from
 from service.logs import start_logging
 from service.settings import Settings
@@ -28,6 +28,8 @@ app.add_typer(kept.fits, name="fits")
 app.add_typer(kept.datasets, name="datasets")
 app.add_typer(kept.mixtures, name="mixtures")
 app.command()(doctor.doctor)
+app.command()(backups.backup)
+app.command()(backups.restore)
 app.add_typer(keys.app, name="keys")
 app.add_typer(limits.app, name="limits")
 

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 
 from service.api.specifications import mixture_of_row
 from service.mixture import GaussianMixture
@@ -22,6 +22,7 @@ from service.storage.owners import acting_owner
 
 # The same in every replica, or deletions would not wait long enough for the others.
 LEASE_SECONDS = 0.2
+_READERS = 2
 _REFRESH_SECONDS = 0.75 * LEASE_SECONDS
 # Clocks of different machines do not run at the very same rate.
 _LONGEST_LEASE_SECONDS = 1.2 * LEASE_SECONDS
@@ -80,6 +81,8 @@ class PreparedMixtures:
         self._n_bytes = 0
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._reading: dict[_Key, asyncio.Task[_Kept]] = {}
+        # Of its own: a crowd that waits for threads does not hold up questions, which need none.
+        self._threads = CapacityLimiter(_READERS)
 
     async def get(self, mixture_id: str) -> Prepared:
         """Returns a mixture that is stored at some moment between the call and its answer.
@@ -127,7 +130,7 @@ class PreparedMixtures:
     async def _refreshed(self, key: _Key) -> _Kept:
         seen_at, before = now(), self._kept.get(key)
         known = None if before is None else before.prepared
-        prepared = await run_in_threadpool(self._look, key, known)
+        prepared = await to_thread.run_sync(self._look, key, known, limiter=self._threads)
         self._drop(key)
         kept = _Kept(prepared, seen_at)
         if prepared.n_bytes <= self._most_bytes:

@@ -3,9 +3,10 @@
 import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 from backports import zstd
+from backports.zstd import ZstdError as ZstdError
 
 from service.codecs.points import Stream
 
@@ -42,6 +43,11 @@ class _Gzip:
 
 def _zstd() -> zstd.ZstdDecompressor:
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+
+
+def zstd_file(file: BinaryIO, mode: Literal["rb", "wb"]) -> zstd.ZstdFile:
+    """Returns a file whose bytes lie in zstd in another; reading raises `ZstdError` where they do not."""
+    return zstd.ZstdFile(file, mode)
 
 
 _DECOMPRESSORS: Mapping[str, Callable[[], Any]] = MappingProxyType({"gzip": _Gzip, "zstd": _zstd})

@@ -39,6 +39,8 @@ def said_plainly() -> Iterator[None]:
         yield
     except ServiceError as error:
         fail(error.detail)
+    except FileExistsError as error:
+        fail(f"{error.filename} is there already; choose another name")
     except OSError as error:
         fail(f"cannot use {error.filename}: {error.strerror}; choose another --data-dir")
     except ValueError as error:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -95,6 +96,11 @@ class DatasetStore:
         for part in (self._files, self._drafts):
             part.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def drafts(self) -> Path:
+        """The folder of what is not, or not for long, in the store; what is old there is removed."""
+        return self._drafts
+
     def path(self, sha256: str) -> Path:
         """Returns where the content with this hash lies."""
         return self._files / sha256[:2] / f"{sha256}.arrow"
@@ -150,6 +156,10 @@ class DatasetStore:
     def scratch(self) -> BinaryIO:
         """Returns an empty file beside the drafts that has no name, and so is gone with its process."""
         return tempfile.TemporaryFile(dir=self._drafts)
+
+    def scratch_path(self) -> Path:
+        """Returns where no file is yet; one that is made there and left behind goes with the old drafts."""
+        return self._drafts / new_id("drf")
 
     @contextmanager
     def draft(self, n_columns: int, dtype: str = "float64") -> Iterator[Draft]:
@@ -212,7 +222,7 @@ class DatasetStore:
         for path in self._drafts.iterdir():
             with suppress(FileNotFoundError):  # published or given up meanwhile
                 if path.stat().st_mtime < limit:
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _name(sha256: str) -> str:

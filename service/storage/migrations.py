@@ -29,6 +29,11 @@ def head_revision() -> str:
     return head
 
 
+def known_revisions() -> set[str]:
+    """Returns the revisions that this code can bring up to date."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 def current_revision(database: Database) -> str | None:
     """Returns the revision that the database is at; None when it has never been migrated."""
     with database.read() as session:

@@ -3,13 +3,19 @@
 Its supervisor may kill it at any moment; it ends by itself when its supervisor is gone.
 """
 
+import logging
 import signal
 from multiprocessing.connection import Connection
 
+from structlog.contextvars import bound_contextvars
+
 from service.storage.dataset_store import DatasetStore, StorePlace
+from service.storage.workers import Device
 from service.worker import device, gang
 from service.worker.messages import Finished, Lost, Ready, Refused, Start
 from service.worker.reporting import Inbox, Reporter, finished
+
+logger = logging.getLogger(__name__)
 
 
 def main(connection: Connection, wanted_device: str, n_devices: int | None, store_place: StorePlace) -> None:
@@ -25,11 +31,26 @@ def main(connection: Connection, wanted_device: str, n_devices: int | None, stor
     connection.send(Ready(found))
     while True:
         start = inbox.starts.get()
-        devices = gang.devices_for(start.claim, found)
-        if len(devices) == 1:
-            connection.send(finished(start, store, found.device, Reporter(connection, inbox)))
-        else:
-            connection.send(_by_ranks(start, devices, store_place, connection, inbox))
+        with bound_contextvars(fit_id=start.claim.fit_id, worker_id=start.worker_id):
+            try:
+                connection.send(_fit(start, found, store_place, store, connection, inbox))
+            except Exception:
+                logger.exception("the process that does the fits ends")
+                raise SystemExit(1) from None
+
+
+def _fit(
+    start: Start,
+    found: Device,
+    store_place: StorePlace,
+    store: DatasetStore,
+    connection: Connection,
+    inbox: Inbox,
+) -> Finished | Lost:
+    devices = gang.devices_for(start.claim, found)
+    if len(devices) == 1:
+        return finished(start, store, found.device, Reporter(connection, inbox))
+    return _by_ranks(start, devices, store_place, connection, inbox)
 
 
 def _by_ranks(

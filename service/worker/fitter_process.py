@@ -4,6 +4,8 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
+from service.logs import start_logging
+from service.settings import Settings
 from service.storage.dataset_store import StorePlace
 from service.storage.workers import Device
 from service.worker.messages import (
@@ -29,8 +31,11 @@ def _enter(
     device: str,
     n_devices: int | None,
     store_place: StorePlace,
+    settings: Settings | None,
     cluster: RayCluster | None,
 ) -> None:
+    if settings is not None:
+        start_logging(settings)
     # Here, not above: the supervisor has no use for torch, which takes seconds to load and 200 MB to keep.
     if cluster is None:
         from service.worker import fitter
@@ -57,6 +62,7 @@ class FitterProcess:
         device: What to compute on, as in a request.
         store_place: Where the points are.
         n_devices: How many devices a fit may have; all that there are unless given.
+        settings: How it is to log; only Python's last resort unless given.
         cluster: Where fits are done, if not in this process.
         given_up: Asked again and again while it starts, which takes seconds; True ends that.
 
@@ -71,12 +77,15 @@ class FitterProcess:
         store_place: StorePlace,
         *,
         n_devices: int | None = None,
+        settings: Settings | None = None,
         cluster: RayCluster | None = None,
         given_up: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(
-            target=_enter, args=(theirs, device, n_devices, store_place, cluster), name="mixserve-fitter"
+            target=_enter,
+            args=(theirs, device, n_devices, store_place, settings, cluster),
+            name="mixserve-fitter",
         )
         self._process.start()
         theirs.close()

@@ -3,12 +3,10 @@
 import logging
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,8 +66,8 @@ class Gang:
             store.open(sha256)  # fetched once, before all ranks want it
         size = len(devices)
         n_threads = max(1, len(os.sched_getaffinity(0)) // size)
-        self._folder = tempfile.TemporaryDirectory(prefix="mixserve-gang-")
-        meeting = Path(self._folder.name, "meeting").as_uri()
+        self._meeting = store.scratch_path()
+        meeting = self._meeting.as_uri()
         pipes = [Pipe() for _ in devices]
         self._connections: list[Connection] = [ours for ours, _ in pipes]
         arguments = {
@@ -119,7 +117,7 @@ class Gang:
         self._processes.close(signal.SIGKILL)
         for connection in self._connections:
             connection.close()
-        self._folder.cleanup()
+        self._meeting.unlink(missing_ok=True)
 
 
 def _enter(*arguments: Any) -> None:

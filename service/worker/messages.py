@@ -32,6 +32,7 @@ class Start:
     claim: Claim
     checkpoint_seconds: float
     checkpoint: bytes | None = field(default=None, repr=False)
+    worker_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ class Supervisor:
             self._wanted_device,
             settings.store_place,
             n_devices=settings.worker_devices,
+            settings=settings,
             cluster=self._cluster,
             given_up=self._stopping.is_set,
         )
@@ -178,7 +179,8 @@ class Supervisor:
             deadline=now + timeout,
         )
         try:
-            self._fitter.start(Start(claim, self._settings.checkpoint_seconds, self._checkpoint(claim)))
+            seconds, checkpoint = self._settings.checkpoint_seconds, self._checkpoint(claim)
+            self._fitter.start(Start(claim, seconds, checkpoint, self._worker_id))
             ended = self._watch_over(work)
         except FitterDied as death:
             logger.error("fit %s lost its process: %s", claim.fit_id, death)

@@ -1,15 +1,20 @@
 """The fitter without its process: what it hands over, and which errors end it."""
 
+import json
 import multiprocessing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from service.settings import Settings
 from service.storage.dataset_store import DatasetStore
 from service.storage.queue import Claim
 from service.worker import fitting, reporting
-from service.worker.messages import Checkpointed, Failed, Start
+from service.worker.fitter_process import FitterProcess
+from service.worker.messages import Checkpointed, Failed, Finished, Start
 
 CLAIM = Claim("fit", "local", "tok", 1, {}, None, None, "", None, None, None, 1, 1)
 
@@ -65,3 +70,22 @@ def test_any_other_error_ends_the_fit_alone(
     ended = _ended(store, reporter, monkeypatch, RuntimeError("a shape does not fit"))
     assert isinstance(ended, Failed)
     assert ended.code == "INTERNAL"
+
+
+def test_what_a_fitter_logs_has_the_ids_of_its_fit_and_worker(
+    store: DatasetStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(data_dir=tmp_path, log_format="json")
+    process = FitterProcess("cpu", (tmp_path / "datasets", "", 1), settings=settings)
+    try:
+        claim = replace(CLAIM, request={"device": "cpu"})
+        process.start(Start(claim, 1.0, worker_id="wrk_1"))  # there are no such points
+        while not isinstance(finished := process.listen(60), Finished):
+            assert finished is not None
+    finally:
+        process.kill()
+    assert isinstance(finished.ended, Failed)
+    assert finished.ended.code == "INTERNAL"
+    (line,) = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert (line["fit_id"], line["worker_id"], line["level"]) == ("fit", "wrk_1", "error")
+    assert "Traceback" in line["exception"]
