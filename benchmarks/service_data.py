@@ -111,7 +111,8 @@ def copied(path: Path, target: Path) -> float:
 
 def upload(folder: Path, n_times: int) -> None:
     path = folder / "points.npy"
-    np.save(path, np.random.default_rng(0).standard_normal((1_000_000, N_FEATURES)))
+    points = np.random.default_rng(0).standard_normal((1_000_000, N_FEATURES))
+    np.save(path, points, allow_pickle=False)
     with serving(folder / "data", workers=0) as server:
         post(server, path, NPY)
         pairs = [(post(server, path, NPY), copied(path, folder / "copy")) for _ in range(n_times)]
