@@ -14,7 +14,7 @@ _LOCATION = {"Location": {"description": "the path of what was made", "schema": 
 
 # An example of each: its code, and what it says.
 _SAID = {
-    400: ("INVALID_ENCODING", "The request cannot be read: the body is not valid gzip."),
+    400: ("BAD_REQUEST", "This is no HTTP/1.1 request: its first line, a header or its body is malformed."),
     401: ("KEY_MISSING", "Send a key: Authorization: Bearer mixs_..."),
     403: ("SCOPE_MISSING", "This needs a key with the scope write; 'nightly batch' has read."),
     404: ("NOT_FOUND", "There is nothing at this path; /docs lists what there is."),
@@ -49,9 +49,9 @@ def declare_problems(document: dict[str, Any]) -> None:
 
 def _statuses(path: str, operation: dict[str, Any]) -> Iterator[int]:
     """What follows from an operation's form; what is its own stands at its endpoint."""
-    yield from (406, 422, 431, 500, 503)
+    yield from (400, 406, 422, 431, 500, 503)
     if "requestBody" in operation:
-        yield from (400, 408, 413, 415)
+        yield from (408, 413, 415)
     if "security" in operation:
         yield from (401, 403)
     if "{" in path:

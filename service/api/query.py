@@ -1,6 +1,7 @@
 """Query parameters and small headers."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ _PAGE = r"^[a-z]{3}_[0-9a-z]{26}$"
 
 
 async def refuse_unknown(request: Request) -> None:
-    """Refuses query parameters that the endpoint does not have.
+    """Refuses query parameters that the endpoint does not have, or that are given more than once.
 
     Raises:
         Unprocessable: There are some.
@@ -27,6 +28,11 @@ async def refuse_unknown(request: Request) -> None:
         has = f"it has {', '.join(sorted(known))}" if known else "it has none"
         errors = [FieldError((name,), "there is no such parameter") for name in unknown]
         raise Unprocessable(f"This endpoint does not have some of the query parameters sent; {has}.", errors)
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    repeated = sorted(name for name, times in given.items() if times > 1)
+    if repeated:
+        errors = [FieldError((name,), "must be given once") for name in repeated]
+        raise Unprocessable(f"These parameters are given more than once: {', '.join(repeated)}.", errors)
 
 
 def _names(dependant: Any) -> set[str]:

@@ -12,6 +12,7 @@ from service.mixture.invalid import InvalidMixture
 from service.mixture.storage_types import STORAGE_TYPES
 
 WEIGHT_SUM_TOLERANCE = 1e-6
+LEAST_VARIANCE, LARGEST_VARIANCE = 1e-150, 1e150
 SYMMETRY_TOLERANCE = 1e-8  # relative to the geometric mean of the two variances
 
 
@@ -61,6 +62,7 @@ def read(
             STORAGE_TYPES[covariance_type].shape(n_components, n_features),
             covariance_type,
         )
+    _check_range(built, covariance_type)
     _check_positive_definite(built, covariance_type)
     if built.ndim >= 2 and covariance_type in ("full", "tied"):
         built = 0.5 * (built + built.mT)
@@ -138,6 +140,20 @@ def _check_shape(values: Tensor, name: str, expected: tuple[int, ...], covarianc
             f"{name} has shape {_shape(values)}; for covariance_type {covariance_type} and these means"
             f" it must be {_shape(torch.empty(expected, device='meta'))}",
             (name,),
+        )
+
+
+def _check_range(covariances: Tensor, covariance_type: str) -> None:
+    """Refuses variances whose inverses, squares of which are summed, or scales would be infinite or zero."""
+    is_matrix = covariance_type in ("full", "tied")
+    variances = covariances.diagonal(dim1=-2, dim2=-1) if is_matrix else covariances
+    usable = (variances <= 0) | ((variances >= LEAST_VARIANCE) & (variances <= LARGEST_VARIANCE))
+    if not bool(usable.all()):
+        place = tuple(int(i) for i in (~usable).nonzero()[0])
+        raise InvalidMixture(
+            f"a variance is {float(variances[place]):.6g}; variances must be from {LEAST_VARIANCE:g} to"
+            f" {LARGEST_VARIANCE:g}, so choose other units",
+            ("covariances", *place),
         )
 
 

@@ -36,8 +36,9 @@ def dress(axes: Axes, names: Sequence[str], title: str | None = None) -> None:
     axes.tick_params(colors=SOFT, length=0, labelsize=9)
     for side in axes.spines.values():
         side.set_color(LINE)
-    axes.set_xlabel(names[0], color=SOFT)
-    axes.set_ylabel(names[1], color=SOFT)
+    # Names of columns are anybody's; a $ in them begins no formula.
+    axes.set_xlabel(names[0], color=SOFT, parse_math=False)
+    axes.set_ylabel(names[1], color=SOFT, parse_math=False)
     if title:
         axes.set_title(title, color=INK, fontsize=11, loc="left")
 

@@ -1,6 +1,6 @@
 """The mixture specification and the answers about mixtures."""
 
-import math
+import sys
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -13,13 +13,12 @@ Matrices = list[Rows]
 
 
 def _only_numbers(value: Any, place: str = "covariances", depth: int = 3) -> Any:
-    """Refuses what is not a list of numbers nested at most three deep, naming the first place."""
+    """Returns numbers, or lists of them nested at most three deep; refuses the first that is neither."""
     if isinstance(value, list) and depth > 0:
-        for index, item in enumerate(value):
-            _only_numbers(item, f"{place}[{index}]", depth - 1)
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return [_only_numbers(item, f"{place}[{index}]", depth - 1) for index, item in enumerate(value)]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{place} must be a finite number" + (" or a list of them" if depth else ""))
-    return value
+    return float(value)
 
 
 def _numbers_or_lists(depth: int) -> dict[str, Any]:

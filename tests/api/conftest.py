@@ -22,6 +22,7 @@ class Documented:
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
+        self._validators: dict[str, jsonschema.Draft202012Validator] = {}
 
     def check(self, response: httpx.Response) -> None:
         if response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -41,9 +42,16 @@ class Documented:
         assert media_type in declared["content"], f"{media_type} of {template} {status} is not declared"
         schema = declared["content"][media_type].get("schema")
         if schema is not None and media_type.endswith("json"):
-            jsonschema.validate(
-                json.loads(response.content), schema | {"components": self._document["components"]}
+            self._validator(f"{response.request.method} {template} {status}", schema).validate(
+                json.loads(response.content)
             )
+
+    def _validator(self, place: str, schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
+        """Returns what validates by the schema at a place; making one takes longer than using it."""
+        if place not in self._validators:
+            whole = schema | {"components": self._document["components"]}
+            self._validators[place] = jsonschema.Draft202012Validator(whole)
+        return self._validators[place]
 
     def _template(self, path: str) -> str | None:
         parts = path.split("/")

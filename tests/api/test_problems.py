@@ -202,6 +202,14 @@ def test_unknown_query_parameters_are_refused_everywhere(http: httpx.Client) -> 
             assert problem["errors"][0]["pointer"] == "/no_such"
 
 
+@pytest.mark.parametrize(
+    "query", ["page_size=1&page_size=1", "page_size=1&page_size=x", "status=&status=queued"]
+)
+def test_query_parameters_are_given_once(http: httpx.Client, query: str) -> None:
+    problem = assert_problem(http.get(f"/v1/fits?{query}"), 422)
+    assert problem["errors"] == [{"pointer": f"/{query.partition('=')[0]}", "message": "must be given once"}]
+
+
 def test_media_types_that_are_not_spoken(http: httpx.Client) -> None:
     assert_problem(http.post("/v1/datasets", data={"points": "1"}), 415, "UNSUPPORTED_MEDIA_TYPE")
     assert_problem(http.get("/v1/fits", headers={"Accept": "text/html"}), 406, "NOT_ACCEPTABLE")
