@@ -12,10 +12,12 @@ _CODES = {
     "BODY_TOO_COMPLEX",
     "COLUMNS_MISMATCH",
     "DATASET_TOO_LARGE",
+    "DEVICE_UNAVAILABLE",
     "FEATURES_MISMATCH",
     "FIT_TOO_LARGE",
     "IDEMPOTENCY_KEY_REUSED",
     "INVALID_MIXTURE",
+    "URL_NOT_ALLOWED",
 }
 _MESSAGES = re.compile(
     "give exactly one of"
@@ -28,6 +30,9 @@ _MESSAGES = re.compile(
     "|must be names separated by commas"
     "|must hold printable characters only"
     "|features where point 0 has"
+    "|there are [0-9]+ weights for [0-9]+ points"
+    "|weights are all zero"
+    "|the mixture has [0-9]+ features; the dataset has"
     "|as in the mixture to start from"
     "|components need at least as many points"
 )
