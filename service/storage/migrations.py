@@ -1,5 +1,6 @@
 """Brings the schema up to date, from the package or from a checkout."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic.config import Config
@@ -22,6 +23,7 @@ def _config(connection: Connection | None = None) -> Config:
     return config
 
 
+@cache  # whoever asks whether the service is ready asks for it, and it is read from files
 def head_revision() -> str:
     """Returns the revision that this code is written for."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
