@@ -22,6 +22,8 @@ from service.settings import Settings
 _SECRET = re.compile(r"mixs_[0-9A-Za-z]{8,}")
 _QUIET = ("alembic", "uvicorn.access")
 _REDACTED = "mixs_..."
+# uvicorn's second copy of the text, for terminals, and the time by Ray, once that is loaded.
+_MARKS = ("color_message", "_ray_timestamp_ns")
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being served: on every line that is logged meanwhile.
 
@@ -112,7 +114,7 @@ def start_logging(settings: Settings) -> None:
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
                 structlog.stdlib.ExtraAdder(),
-                _without_colour,
+                _without_marks,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
             ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redact, *render],
@@ -128,10 +130,11 @@ def redacted(text: str) -> str:
     return _SECRET.sub(_REDACTED, text)
 
 
-def _without_colour(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Leaves out the second copy of its text, for terminals, that uvicorn sends along."""
+def _without_marks(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Leaves out what others put into every record for their own use."""
     del logger, method
-    event.pop("color_message", None)
+    for mark in _MARKS:
+        event.pop(mark, None)
     return event
 
 

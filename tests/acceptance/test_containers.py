@@ -189,7 +189,7 @@ def test_the_image_is_small_in_what_it_may_do():
 
 
 def test_the_cpu_is_the_default_and_cuda_an_argument():
-    assert given("ARG", DOCKERFILE) == ["PYTHON_VERSION=3.13", "TORCH_VARIANT=cpu"]
+    assert given("ARG", DOCKERFILE) == ["PYTHON_VERSION=3.13", "TORCH_VARIANT=cpu", "EXTRAS=plots"]
     (torch_step,) = [step for step in given("RUN", DOCKERFILE) if "torch" in step]
     words = shlex.split(torch_step.partition("&&")[0])
     assert words[words.index("--extra-index-url") + 1] == "https://download.pytorch.org/whl/${TORCH_VARIANT}"
