@@ -14,7 +14,7 @@ def test_no_promise_is_broken_by_killing_any_process(
     url = ""
     if backend == "postgresql":
         url = request.getfixturevalue("postgresql_server").create(migrated=False)
-    outcome = run(tmp_path, url, kills=3, seconds=5, seed=4, clients=2)
-    assert outcome.killed.total() == 3, outcome.log
+    outcome = run(tmp_path, url, kills=8, seconds=12, seed=4, clients=3)
+    assert outcome.killed.total() == 8, outcome.log
     assert outcome.n_promised > 0, outcome.log
     assert outcome.findings == [], outcome.log

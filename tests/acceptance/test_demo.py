@@ -131,11 +131,12 @@ def test_the_real_file_gets_the_published_choice(finished: Demo):
     assert "chosen: 3 components, tied covariances" in finished.said
 
 
-def test_a_signal_in_the_middle_cleans_up(tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_middle_cleans_up(tmp_path: Path, number: signal.Signals):
     with running(tmp_path) as demo:
         until(lambda: "running" in demo.said or demo.process.poll() is not None, 90)
-        demo.process.send_signal(signal.SIGTERM)
-        assert demo.process.wait(END_SECONDS) == 128 + signal.SIGTERM
+        demo.process.send_signal(number)
+        assert demo.process.wait(END_SECONDS) == 128 + number
         assert "Traceback" not in demo.said
         assert demo.left_nothing_behind()
 

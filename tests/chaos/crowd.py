@@ -20,7 +20,7 @@ KINDS: list[dict[str, Any]] = [
     {"dataset": {"points": [[0.0], [1.0], [5.0]], "weights": [1, 2, 3]}, "n_components": 1},
     {"dataset": {"gold": GOLD, "seed": 3}, "n_components": [1, 2, 3], "covariance_type": ["full", "diag"]},
     {"dataset": {"gold": GOLD, "seed": 4}, "n_components": 3, "max_steps": 2_000, "seed": 4} | _STEPS,
-    {"dataset": {"gold": GOLD, "seed": 5}, "n_components": 3, "max_steps": 15_000, "seed": 5} | _STEPS,
+    {"dataset": {"gold": GOLD, "seed": 5}, "n_components": 3, "max_steps": 10_000, "seed": 5} | _STEPS,
 ]
 """Requests that take from next to nothing to some seconds."""
 

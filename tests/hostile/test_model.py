@@ -237,7 +237,7 @@ def test_the_service_does_what_its_model_does(service: type[Service]) -> None:
     run_state_machine_as_test(
         service,
         settings=settings(
-            max_examples=60 if AT_LENGTH else 3,
+            max_examples=60 if AT_LENGTH else 5,
             stateful_step_count=30 if AT_LENGTH else 14,
             derandomize=True,
             deadline=None,

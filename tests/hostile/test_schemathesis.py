@@ -18,7 +18,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     with serving(tmp_path / "data", **SETTINGS) as server:
         options = ["--phases", "examples,coverage,fuzzing,stateful", "--checks", "all", "--no-color"]
         length = (
-            ["--max-examples", "300"] if AT_LENGTH else ["--generation-deterministic", "--max-examples", "3"]
+            ["--max-examples", "300"] if AT_LENGTH else ["--generation-deterministic", "--max-examples", "6"]
         )
         ended = subprocess.run(
             [

@@ -121,7 +121,7 @@ def test_a_fit_out_of_time_fails(worker: WorkerProcess, frozen: bool) -> None:
     assert "timeout_seconds of 1" in str(row.error)
     assert row.finished_at is not None
     assert row.started_at is not None
-    assert (row.finished_at - row.started_at).total_seconds() > 0.9
+    assert 0.9 < (row.finished_at - row.started_at).total_seconds() < 4.0
 
 
 @pytest.fixture(scope="module")
