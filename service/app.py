@@ -76,34 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings: From the environment if absent.
     """
     settings = settings or Settings()
-    database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
-    store = DatasetStore(*settings.store_place)
-    tracing = start_tracing(settings, "mixserve-api")
-    # Of a key the database is asked; without, what is answered in the event loop needs no thread.
-    threadless = () if settings.auth == "keys" else questions.ENDINGS
-    admission = Admission(settings.max_queueing_seconds, settings.request_threads, threadless)
-    counted = Metrics(database, settings.lease_seconds, admission)
-    limits = OwnerLimits(
-        settings.owner_max_queued_fits, settings.owner_max_stored_bytes, settings.owner_max_device_seconds
-    )
-    upkeep = Upkeep(settings, database, store)
-    watcher, prepared = FitWatcher(database), PreparedMixtures(database)
-    scoring = Scoring(settings.scoring_threads)
-    uploads = CapacityLimiter(_MOST_UPLOADS)
-    services = Services(
-        settings,
-        database,
-        store,
-        watcher,
-        upkeep,
-        limits,
-        prepared,
-        scoring,
-        uploads,
-        counted,
-        tracing,
-        admission,
-    )
+    services = _services(settings)
     app = FastAPI(
         title="mixserve",
         version=version("mixserve"),
@@ -130,11 +103,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(
         Quick, services=services, routes=questions.router.routes, questions=questions.QUESTIONS
     )
-    app.add_middleware(Guard, settings=settings, database=database, routes=routes)
+    app.add_middleware(Guard, settings=settings, database=services.database, routes=routes)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins.split(), **_CORS)
     any_origin = bool(settings.cors_origins)
-    app.add_middleware(Envelope, metrics=counted, tracing=tracing, admission=admission, any_origin=any_origin)
+    app.add_middleware(
+        Envelope,
+        metrics=services.metrics,
+        tracing=services.tracing,
+        admission=services.admission,
+        any_origin=any_origin,
+    )
     problems.install(app)
     app.add_exception_handler(creation.Replayed, creation.replay)
     for router in routers:
@@ -142,6 +121,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     docs.install(app)
     pages.install(app, settings.docs)
     return app
+
+
+def _services(settings: Settings) -> Services:
+    """Returns what the endpoints of one app use."""
+    database = Database(settings.resolved_database_url, lease_seconds=settings.lease_seconds)
+    store = DatasetStore(*settings.store_place)
+    # Of a key the database is asked; without, what is answered in the event loop needs no thread.
+    threadless = () if settings.auth == "keys" else questions.ENDINGS
+    admission = Admission(settings.max_queueing_seconds, settings.request_threads, threadless)
+    return Services(
+        settings=settings,
+        database=database,
+        store=store,
+        watcher=FitWatcher(database),
+        upkeep=Upkeep(settings, database, store),
+        limits=OwnerLimits(
+            settings.owner_max_queued_fits, settings.owner_max_stored_bytes, settings.owner_max_device_seconds
+        ),
+        prepared=PreparedMixtures(database),
+        scoring=Scoring(settings.scoring_threads),
+        upload_threads=CapacityLimiter(_MOST_UPLOADS),
+        metrics=Metrics(database, settings.lease_seconds, admission),
+        tracing=start_tracing(settings, "mixserve-api"),
+        admission=admission,
+    )
 
 
 @asynccontextmanager

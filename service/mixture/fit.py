@@ -68,6 +68,27 @@ def fit(
     keep = checkpoint if group.rank == 0 else None
     journal = Journal(_identity(points, options, group), keep, resume, checkpoint_seconds, device)
     pieces = Pieces(journal, ask=ask if group.size == 1 else lambda: group.first_says(ask(), ASKED))
+    try:
+        candidates = _candidates(run, training, options, pieces, device, group)
+    except Interrupted as asked:
+        return interrupted(asked.outcome)
+    table = Table(options, candidates, points, sample_weights, held_out, group)
+    return table.report(device=device, elapsed_seconds=journal.elapsed_seconds)
+
+
+def _candidates(
+    run: _Run,
+    training: Weighted,
+    options: FitOptions,
+    pieces: Pieces,
+    device: str,
+    group: Group,
+) -> list[Candidate]:
+    """Every candidate, fitted to the training points and their weights.
+
+    Raises:
+        Interrupted: by whoever watches.
+    """
     standardized: dict[bool, StandardizedPoints] = {}
     candidates: list[Candidate] = []
     for n_components in options.n_components:
@@ -79,16 +100,11 @@ def fit(
                 )
             data = standardized[common]
             seen, name = run.watch_on(data, n_components, covariance_type), str(len(candidates))
-            try:
-                candidate = run_candidate(data, n_components, covariance_type, options, seen, pieces, name)
-            except Interrupted as asked:
-                return interrupted(asked.outcome)
+            candidates.append(run_candidate(data, n_components, covariance_type, options, seen, pieces, name))
             if run.interrupted is not None:
-                return interrupted(run.interrupted)
-            candidates.append(candidate)
+                raise Interrupted(run.interrupted)
             run.restarts_done += options.n_init
-    table = Table(options, candidates, points, sample_weights, held_out, group)
-    return table.report(device=device, elapsed_seconds=journal.elapsed_seconds)
+    return candidates
 
 
 class _Run:

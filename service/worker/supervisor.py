@@ -7,9 +7,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from structlog.contextvars import bound_contextvars
 
@@ -22,8 +21,9 @@ from service.tracing import Tracing
 from service.worker.figures import Figures
 from service.worker.fitter_process import FitterDied, FitterProcess
 from service.worker.keeping import Keeping
-from service.worker.messages import Asked, Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
+from service.worker.messages import Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
 from service.worker.ray_cluster import RayCluster, is_reachable
+from service.worker.work import Work
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -36,31 +36,6 @@ _GRACE_SECONDS = 1.0
 _RELEASE_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _HEARTBEATS_PER_LEASE = 5
-
-
-@dataclass
-class _Work:
-    """The fit being done."""
-
-    claim: Claim
-    keeping: Keeping
-    heartbeat_due: float
-    deadline: float
-    progress: dict[str, Any] | None = None
-    progress_written: bool = True
-    progress_due: float = 0.0
-    stop_outcome: Asked | None = None
-    kill_at: float = field(default=float("inf"))
-
-    def hear(self, progress: dict[str, Any]) -> None:
-        """Takes a later progress in place of the one before, whose traces are kept until they are written."""
-        unwritten = self.progress["traces"] if self.progress is not None else []
-        self.progress, self.progress_written = progress | {"traces": unwritten + progress["traces"]}, False
-
-    def told(self) -> None:
-        """Notes that the progress has been written."""
-        assert self.progress is not None, "there was something to write"  # noqa: S101
-        self.progress, self.progress_written = self.progress | {"traces": []}, True
 
 
 class Supervisor:
@@ -172,7 +147,7 @@ class Supervisor:
         now = time.monotonic()
         logger.info("fit %s begins, attempt %d", claim.fit_id, claim.attempt)
         timeout = claim.timeout_seconds if claim.timeout_seconds is not None else float("inf")
-        work = _Work(
+        work = Work(
             claim,
             Keeping(self._database, claim),
             heartbeat_due=now + self._heartbeat_seconds,
@@ -194,7 +169,7 @@ class Supervisor:
             return None
         return self._insist(lambda: checkpoints.read(self._database, claim.fit_id))
 
-    def _watch_over(self, work: _Work) -> Ended | None:
+    def _watch_over(self, work: Work) -> Ended | None:
         """Returns how the fit ended, or None when it is no longer this worker's."""
         while True:
             message = self._fitter.listen(_TICK_SECONDS)
@@ -218,7 +193,7 @@ class Supervisor:
                 self._fitter.kill()
                 return Stopped()
 
-    def _standing(self, work: _Work) -> Standing:
+    def _standing(self, work: Work) -> Standing:
         """Writes a heartbeat when one is due, else looks whether something changed."""
         now = time.monotonic()
         fresh = work.progress if not work.progress_written and now >= work.progress_due else None
@@ -239,7 +214,7 @@ class Supervisor:
             work.heartbeat_due = work.progress_due = now + _RETRY_SECONDS
         return Standing(lost=False)
 
-    def _enforce(self, work: _Work, standing: Standing) -> None:
+    def _enforce(self, work: Work, standing: Standing) -> None:
         """Asks the fitter to stop, once, and sets when to stop asking."""
         if work.stop_outcome is not None:
             return
@@ -254,7 +229,7 @@ class Supervisor:
             patience = _RELEASE_SECONDS if work.stop_outcome == "released" else _GRACE_SECONDS
             work.kill_at = time.monotonic() + patience
 
-    def _end_of_orphan(self, work: _Work) -> Ended | None:
+    def _end_of_orphan(self, work: Work) -> Ended | None:
         """Returns how a fit ends whose process has died, or None when it goes back as a loss."""
         if work.stop_outcome is not None or self._stopping.is_set():
             return Stopped()  # a signal to the whole group reaches both
@@ -266,7 +241,7 @@ class Supervisor:
         self._insist(lambda: queue.lose(self._database, work.claim, self._settings.max_attempts))
         return None
 
-    def _settle(self, work: _Work, ended: Ended) -> None:
+    def _settle(self, work: Work, ended: Ended) -> None:
         """Writes how the fit ended; one whose result cannot be written must not be done again and again."""
         fit_id = work.claim.fit_id
         try:
@@ -280,7 +255,7 @@ class Supervisor:
             mine = self._insist(lambda: self._write(work, failed))
         logger.info("fit %s: %s%s", fit_id, type(ended).__name__.lower(), "" if mine else ", too late")
 
-    def _write(self, work: _Work, ended: Ended) -> bool:
+    def _write(self, work: Work, ended: Ended) -> bool:
         """Returns whether it counted; a result that was ready before the wish to stop does."""
         claim, progress = work.claim, work.progress
         if isinstance(ended, Succeeded):
