@@ -24,6 +24,8 @@ from tests.serving import Server, serving
 
 N_CROWD = 150
 SECONDS = 1.5
+# The first ones of a crowd wait their turn before anybody knows how long that takes: on a busy machine, long.
+FIRST_SECONDS = 30.0
 
 
 class Full:
@@ -205,20 +207,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-async def crowd(server: Server, n: int) -> tuple[list[float], list[float], int]:
-    """How long those who were answered and those who were refused waited, and how often it was well."""
+async def crowd(server: Server, n: int, *, too_many: bool = False) -> tuple[list[float], list[float], int]:
+    """How long those who were answered and those who were refused waited, and how often it was well.
+
+    It is looked at for `SECONDS`: where they are too many, from the first one on who is refused.
+    """
     host, port = server.url.removeprefix("http://").split(":")
-    until = time.monotonic() + SECONDS
+    until = time.monotonic() + (FIRST_SECONDS if too_many else SECONDS)
     served: list[float] = []
     refused: list[float] = []
     n_well = 0
 
     async def client() -> None:
+        nonlocal until
         one = Connection(*await asyncio.open_connection(host, int(port)))
         while time.monotonic() < until:
             begun = time.perf_counter()
             status, _, content = await one.ask(asked(path="/v1/mixtures"))
             assert status == 200 or content["code"] == "OVERLOADED", content
+            if status != 200 and too_many and not refused:
+                until = time.monotonic() + SECONDS
+                served.clear()
             (served if status == 200 else refused).append(time.perf_counter() - begun)
         one.writer.close()
         await one.writer.wait_closed()
@@ -239,7 +248,7 @@ async def crowd(server: Server, n: int) -> tuple[list[float], list[float], int]:
 
 def test_a_crowd_is_turned_away_and_the_others_are_answered_as_before(server: Server) -> None:
     alone, none, _ = asyncio.run(crowd(server, 4))
-    among, refused, n_well = asyncio.run(crowd(server, N_CROWD))
+    among, refused, n_well = asyncio.run(crowd(server, N_CROWD, too_many=True))
     after, late, _ = asyncio.run(crowd(server, 4))
     assert none == late == []
     assert refused
