@@ -23,7 +23,7 @@ serve: $(VENV)/installed ## starts the service at http://127.0.0.1:8000, data in
 test: $(VENV)/installed-dev ## runs every test, with a real PostgreSQL and a real browser
 	$(BIN)/python tests/require_browser.py
 	$(BIN)/python tests/require_spectral.py
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder  # long ones first; they wait more than they work
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder  # the long ones are first
 
 check: $(VENV)/installed-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check

@@ -270,6 +270,7 @@ def test_a_theme_that_is_chosen_stays(visit: Visit) -> None:
     page.reload()
     expect(page.get_by_role("button", name="Dark theme")).to_have_attribute("aria-pressed", "true")
     assert page.evaluate(ground) != light
+    assert_quiet(visit)
 
 
 def test_the_page_says_when_nothing_answers(visit: Visit) -> None:

@@ -163,10 +163,20 @@ def test_only_old_drafts_are_discarded(store: DatasetStore, tmp_path: Path) -> N
 
 
 def test_discarding_bears_drafts_that_vanish_meanwhile(store: DatasetStore, tmp_path: Path) -> None:
-    # Listed, but gone when it is looked at.
-    (tmp_path / "datasets" / "drafts" / "published meanwhile").symlink_to(tmp_path / "nowhere")
+    # Listed, but gone when it is looked at; those before and after it are seen to all the same.
+    drafts = tmp_path / "datasets" / "drafts"
+    (drafts / "published meanwhile").symlink_to(tmp_path / "nowhere")
+    for name in ("old", "zero"):
+        (drafts / name).write_text("left by a process that was killed")
+        os.utime(drafts / name, (0, 0))
     store.discard_old_drafts()
+    assert [path.name for path in drafts.iterdir()] == ["published meanwhile"]
 
 
-def test_removing_what_is_not_there_is_nothing(store: DatasetStore) -> None:
+def test_removing_what_is_not_there_is_nothing(store: DatasetStore, tmp_path: Path) -> None:
+    with store.draft(1) as draft:
+        store.publish(written(draft, [[1.0]]))
+    before = _files(store, tmp_path)
     store.remove("0" * 64)
+    assert _files(store, tmp_path) == before
+    assert len(before) == 1

@@ -88,6 +88,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(
 def test_nothing_to_keep_is_nothing_to_do() -> None:
     keeping = Keeper([], {}, 30)
     keeping.start()
+    assert keeping._threads == []
     keeping.stop()
 
 
