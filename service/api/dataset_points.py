@@ -15,7 +15,7 @@ from service.storage.tables import DatasetRow
 
 def written(
     services: Services, row: DatasetRow, media_type: str, offset: int, n_rows: int
-) -> Iterator[bytes]:
+) -> Iterator[bytes | memoryview]:
     """Returns a run of a dataset's points in one of `WRITABLE`; its file is opened at once."""
     points = datasets.points_of(services.store, row).rows(offset, n_rows)
     if media_type == NPY:

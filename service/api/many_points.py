@@ -11,7 +11,7 @@ from service.api.bodies import spooled_object
 from service.api.inflow import Inflow
 from service.api.json_points import POINTS, posted
 from service.api.outflow import Outflow
-from service.api.per_point import Arrays, Field, npy_shape, written
+from service.api.per_point import Arrays, Field, npy_header, written
 from service.api.points import (
     column_order,
     readable,
@@ -23,7 +23,6 @@ from service.api.points import (
 from service.api.prepared import Prepared
 from service.api.scoring import Question
 from service.api.services import Services
-from service.codecs import npy
 from service.codecs.points import DecodedPoints, Wanted
 from service.codecs.registry import JSON, NPY, read
 from service.schemas.mixture import PointsBody
@@ -66,7 +65,7 @@ def answered(
                 outflow.append(piece)
         services.metrics.scored_points.inc(counted.n_rows)
         if media_type == NPY:
-            outflow.head = next(npy.write(npy_shape(fields, counted.n_rows), ()))
+            outflow.head = npy_header(fields, counted.n_rows)
     except BaseException:
         outflow.close()
         raise

@@ -28,12 +28,12 @@ class Outflow:
     def __init__(self, scratch: Callable[[], BinaryIO], limit_bytes: int) -> None:
         self._scratch = scratch
         self._limit = limit_bytes
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | memoryview] = []
         self._file: BinaryIO | None = None
         self.head = b""
         self._n_bytes = 0
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: bytes | memoryview) -> None:
         """Adds bytes.
 
         Raises:
@@ -59,7 +59,7 @@ class Outflow:
         """How many there are, those of `head` among them."""
         return len(self.head) + self._n_bytes
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncIterator[bytes | memoryview]:
         """Yields `head` and then all that was added."""
         yield self.head
         for piece in self._pieces:

@@ -1,5 +1,6 @@
 """Answers of so many numbers a point, written piece by piece in the media type that was asked for."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -53,7 +54,7 @@ def written(
     n_samples: int,
     scratch: Callable[[], BinaryIO],
     rest: Mapping[str, Any],
-) -> Iterator[bytes]:
+) -> Iterator[bytes | memoryview]:
     """Yields an answer, holding little of it at a time.
 
     Args:
@@ -77,7 +78,7 @@ def _columns(arrays: Arrays) -> list[NDArray[Any]]:
     return [column for array in arrays for column in ([array] if array.ndim == 1 else array.T)]
 
 
-def npy_shape(fields: Sequence[Field], n_samples: int) -> tuple[int, ...]:
+def _npy_shape(fields: Sequence[Field], n_samples: int) -> tuple[int, ...]:
     """Returns the shape of an answer in NPY: (N,) of one number a point, else (N, C)."""
     floats = [field for field in fields if field.dtype == "float64"]
     if len(floats) == 1 and floats[0].is_flat:
@@ -85,13 +86,24 @@ def npy_shape(fields: Sequence[Field], n_samples: int) -> tuple[int, ...]:
     return (n_samples, sum(len(field.columns) for field in floats))
 
 
-def _as_npy(fields: Sequence[Field], chunks: Iterator[Arrays], n_samples: int) -> Iterator[bytes]:
+def npy_header(fields: Sequence[Field], n_samples: int) -> bytes:
+    """Returns what an answer in NPY begins with."""
+    return npy.header(_npy_shape(fields, n_samples))
+
+
+def npy_bytes(fields: Sequence[Field], n_samples: int) -> int:
+    """Returns how long an answer in NPY is."""
+    return len(npy_header(fields, n_samples)) + 8 * math.prod(_npy_shape(fields, n_samples))
+
+
+def _as_npy(
+    fields: Sequence[Field], chunks: Iterator[Arrays], n_samples: int
+) -> Iterator[bytes | memoryview]:
+    shape = _npy_shape(fields, n_samples)
     kept = [index for index, field in enumerate(fields) if field.dtype == "float64"]
     if len(kept) == 1:
-        return npy.write(npy_shape(fields, n_samples), (arrays[kept[0]] for arrays in chunks))
-    return npy.write(
-        npy_shape(fields, n_samples), (np.column_stack([arrays[i] for i in kept]) for arrays in chunks)
-    )
+        return npy.write(shape, (arrays[kept[0]] for arrays in chunks))
+    return npy.write(shape, (np.column_stack([arrays[i] for i in kept]) for arrays in chunks))
 
 
 def _as_json(

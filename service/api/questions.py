@@ -15,7 +15,7 @@ from service.api.inflow import inflow
 from service.api.json_bodies import json_body
 from service.api.many_points import answered
 from service.api.outflow import OutflowAnswer
-from service.api.per_point import Field, flat, indexed, written
+from service.api.per_point import Field, flat, indexed, npy_bytes, written
 from service.api.points import POINT_TYPES, ColumnsQuery, binary_content, require_servable, wanted
 from service.api.points import documented as documented_points
 from service.api.scoring import Question
@@ -127,10 +127,13 @@ async def samples(
         answer = {"points": points.tolist(), "components": components.tolist(), "seed": seed}
         return JsonAnswer(answer, headers=headers)
     names = prepared.columns or [f"x{index}" for index in range(mixture.n_features)]
+    fields = [Field("points", names), flat("components", "int64")]
+    if media_type == NPY:
+        headers["Content-Length"] = str(npy_bytes(fields, n_samples))
     drawn = services.scoring.samples(mixture, n_samples, seed)
     pieces = written(
         media_type,
-        [Field("points", names), flat("components", "int64")],
+        fields,
         ([array.numpy() for array in arrays] for arrays in drawn),
         n_samples,
         services.store.scratch,

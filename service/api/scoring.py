@@ -24,6 +24,8 @@ Value = TypeVar("Value")
 
 # So many numbers, (points in a part) * K * D, stay in a core's cache, and take it a few milliseconds.
 _PART_NUMBERS = 1 << 18
+# So many numbers are drawn at a time: handing them to the event loop and to the network then costs little.
+_DRAWN_NUMBERS = 1 << 17
 _MOST_READERS = 32
 
 
@@ -56,12 +58,14 @@ class Scoring:
 
     def samples(self, mixture: GaussianMixture, n_samples: int, seed: int) -> Iterator[list[Tensor]]:
         """Yields points (n, D) and their components (n,), in the order that the seed gives them."""
-        rows = mixture.sample_block_rows
+        block_rows = mixture.sample_block_rows
+        n_rows = block_rows * max(1, _DRAWN_NUMBERS // (block_rows * mixture.n_features))
 
-        def block(start: int) -> list[Tensor]:
-            return list(mixture.sample_block(seed, start // rows, min(rows, n_samples - start)))
+        def some(start: int) -> list[Tensor]:
+            size = min(n_rows, n_samples - start)
+            return list(mixture.sample_from_block(seed, start // block_rows, size))
 
-        return self._in_order(block, iter(range(0, n_samples, rows)))
+        return self._in_order(some, iter(range(0, n_samples, n_rows)))
 
     def close(self) -> None:
         """Ends the threads; what waits for them is not computed any more."""

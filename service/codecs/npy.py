@@ -143,15 +143,20 @@ def _checked(blocks: Iterator[Rows], columns: list[str] | None) -> Iterator[Rows
         n_rows += len(rows)
 
 
-def write(shape: tuple[int, ...], chunks: Iterable[NDArray[np.float64]]) -> Iterator[bytes]:
-    """Yields an NPY 1.0 array of float64, in C order.
+def write(shape: tuple[int, ...], chunks: Iterable[NDArray[np.float64]]) -> Iterator[bytes | memoryview]:
+    """Yields an NPY 1.0 array of float64, in C order, without a copy of chunks that have it.
 
     Args:
         shape: Of the whole, (N,) or (N, C).
-        chunks: Its rows one after another, (n,) or (n, C).
+        chunks: Its rows one after another, (n,) or (n, C), which must stay as they are.
     """
-    header = io.BytesIO()
-    npy.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
-    yield header.getvalue()
+    yield header(shape)
     for chunk in chunks:
-        yield np.ascontiguousarray(chunk, dtype="<f8").tobytes()
+        yield np.ascontiguousarray(chunk, dtype="<f8").reshape(-1).view(np.uint8).data
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """Returns what an NPY 1.0 array of float64, in C order and of this shape, begins with."""
+    written = io.BytesIO()
+    npy.write_array_header_1_0(written, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return written.getvalue()

@@ -151,19 +151,18 @@ class GaussianMixture:
 
         The first points of a seed are the same however many are drawn.
         """
-        points, components = zip(*self.sample_blocks(n_samples, seed), strict=True)
-        return torch.cat(points), torch.cat(components)
+        return self.sample_from_block(seed, 0, n_samples)
 
     def sample_blocks(self, n_samples: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """What `sample` returns, in runs of `sample_block_rows` points."""
         rows = self.sample_block_rows
         for block, start in enumerate(range(0, n_samples, rows)):
-            yield self.sample_block(seed, block, min(rows, n_samples - start))
+            yield self.sample_from_block(seed, block, min(rows, n_samples - start))
 
-    def sample_block(self, seed: int, block: int, n_samples: int) -> tuple[Tensor, Tensor]:
+    def sample_from_block(self, seed: int, block: int, n_samples: int) -> tuple[Tensor, Tensor]:
         """The first so many of the points that `sample` has from block * sample_block_rows on."""
         lower = self.covariances_cholesky
-        return sampling.draw_block(self.weights, self.means, lower, seed, block, n_samples)
+        return sampling.draw(self.weights, self.means, lower, seed, block, n_samples)
 
     @property
     def sample_block_rows(self) -> int:

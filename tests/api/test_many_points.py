@@ -158,7 +158,7 @@ def test_infinite_log_densities_are_strings_in_large_answers_too(http: httpx.Cli
 
 
 def test_samples_are_the_same_in_every_media_type(plain: httpx.Client, path: str) -> None:
-    n_samples = 3 * STORED.sample_block_rows + 5
+    n_samples = 5 * STORED.sample_block_rows + 5  # more than are drawn at a time
     expected, components = (array.numpy() for array in STORED.sample(n_samples, 11))
 
     def ask(accept: str, **body: Any) -> httpx.Response:
@@ -167,6 +167,7 @@ def test_samples_are_the_same_in_every_media_type(plain: httpx.Client, path: str
     response = ask(NPY, n_samples=n_samples)
     assert response.headers["x-seed"] == "11"
     np.testing.assert_array_equal(loaded(response), expected)
+    assert int(response.headers["content-length"]) == len(response.content)
     drawn = columns(ask(ARROW, n_samples=n_samples))
     np.testing.assert_array_equal(np.column_stack([drawn["x"], drawn["y"]]), expected)
     np.testing.assert_array_equal(drawn["components"], components)

@@ -39,14 +39,34 @@ def test_samples_are_what_their_definition_says(n_features):
     np.testing.assert_allclose(points, expected_points, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("n_components", [6, 200])
+def test_components_come_as_often_as_their_weights_say(n_components):
+    """Either way of choosing, and no component whose weight is zero, be it the first, the last or between."""
+    weights = np.random.default_rng(0).uniform(0.5, 2, n_components)
+    weights[[0, n_components // 2, -1]] = 0
+    weights /= weights.sum()
+    mixture = GaussianMixture.from_parameters(
+        weights=weights,
+        means=np.arange(n_components)[:, None],
+        covariances=np.full(n_components, 1e-6),
+        covariance_type="spherical",
+    )
+    n_samples = 3 * mixture.sample_block_rows + 5
+    points, components = mixture.sample(n_samples, 0)
+    assert torch.equal(points[:, 0].round().long(), components)
+    counts = np.bincount(components, minlength=n_components)
+    assert (counts[weights == 0] == 0).all()
+    there = weights > 0
+    assert stats.chisquare(counts[there], n_samples * weights[there]).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("n_features", [2, 100])
 def test_a_seed_names_the_same_points_however_many_are_drawn_and_in_whatever_order(n_features):
     mixture = random_mixture(4, n_features, seed=2)
     rows = mixture.sample_block_rows
     whole, components = mixture.sample(2 * rows + 7, 3)
-    for block in (2, 0, 1):
-        length = min(rows, len(whole) - block * rows)
-        again, labels = mixture.sample_block(3, block, length)
+    for block, length in ((2, 7), (0, rows), (1, rows), (0, 2 * rows), (1, rows + 7)):
+        again, labels = mixture.sample_from_block(3, block, length)
         assert torch.equal(again, whole[block * rows :][:length])
         assert torch.equal(labels, components[block * rows :][:length])
     for n_samples in (1, 10, rows + 1):
