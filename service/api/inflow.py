@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
@@ -17,6 +18,8 @@ from service.errors import ServiceError
 # A reader is woken for so many bytes, and a client that sends faster than they are read waits at so many.
 _WORTH_WAKING_BYTES = 1 << 18
 _MOST_HELD_BYTES = 4 << 20
+# Pieces are kept as they come, but for smaller ones, which would take more memory than their bytes.
+_SMALL_BYTES = 1 << 10
 
 BROKEN_OFF = "broken_off"
 """Where a request's state says why no more of its body comes, if it was the server who ended that."""
@@ -40,23 +43,27 @@ class _Pipe:
         self._room = asyncio.Event()
         self._worth_reading = asyncio.Event()
         self._changed = threading.Condition()
-        self._held = bytearray()
+        self._pieces: deque[bytes] = deque()
+        self._n_taken = 0  # so many bytes of the first piece have been read
+        self._n_held = 0
+        self._is_full = False
         self._end: BaseException | bool = False
 
     async def put(self, piece: bytes) -> None:
         """Adds bytes; waits while there are too many."""
         with self._changed:
-            self._held += piece
-            n_held = len(self._held)
-            if n_held >= _WORTH_WAKING_BYTES:
+            if self._pieces and len(self._pieces[-1]) < _SMALL_BYTES:
+                self._pieces[-1] += piece
+            else:
+                self._pieces.append(piece)
+            self._n_held += len(piece)
+            if self._n_held >= _WORTH_WAKING_BYTES:
                 self._changed.notify()
                 self._worth_reading.set()
-        if n_held >= _MOST_HELD_BYTES:
-            self._room.clear()
-            with self._changed:
-                full = len(self._held) >= _MOST_HELD_BYTES
-            if full:
-                await self._room.wait()
+            is_full = self._is_full = self._n_held >= _MOST_HELD_BYTES
+        if is_full:
+            self._room.clear()  # whoever reads meanwhile sets it by way of the loop, and so later
+            await self._room.wait()
 
     def end(self, reason: BaseException | None = None) -> None:
         """Says that no more bytes come, and why not when there should be more."""
@@ -77,14 +84,28 @@ class _Pipe:
         """
         enough = min(size, _WORTH_WAKING_BYTES)
         with self._changed:
-            while len(self._held) < enough and not self._end:
+            while self._n_held < enough and not self._end:
                 self._changed.wait()
             if isinstance(self._end, BaseException):
                 raise self._end
-            piece = bytes(memoryview(self._held)[:size])
-            del self._held[:size]
-        self._loop.call_soon_threadsafe(self._room.set)
-        return piece
+            taken = self._taken(size)
+            was_full, self._is_full = self._is_full, False
+        if was_full:
+            self._loop.call_soon_threadsafe(self._room.set)
+        return b"".join(taken)
+
+    def _taken(self, size: int) -> list[bytes]:
+        taken = []
+        while size and self._pieces:
+            part = self._pieces[0][self._n_taken : self._n_taken + size]
+            taken.append(part)
+            size -= len(part)
+            self._n_held -= len(part)
+            self._n_taken += len(part)
+            if self._n_taken == len(self._pieces[0]):
+                self._pieces.popleft()
+                self._n_taken = 0
+        return taken
 
 
 class Inflow:

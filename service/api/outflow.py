@@ -4,7 +4,7 @@ Most clients read nothing before they have sent everything: an answer sent meanw
 between, and both sides would wait for ever. And only then is it known that the last point is no mistake.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from anyio import to_thread
@@ -60,9 +60,8 @@ class Outflow:
         return len(self.head) + self._n_bytes
 
     async def pieces(self) -> AsyncIterator[bytes | memoryview]:
-        """Yields `head` and then all that was added."""
-        yield self.head
-        for piece in self._pieces:
+        """Yields `head` and then all that was added, in pieces that are worth sending."""
+        for piece in _joined([self.head, *self._pieces]):
             yield piece
         if self._file is not None:
             self._file.seek(0)
@@ -73,6 +72,19 @@ class Outflow:
         """Lets go of the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _joined(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    held: list[bytes | memoryview] = []
+    n_held = 0
+    for piece in pieces:
+        held.append(piece)
+        n_held += len(piece)
+        if n_held >= _SENT_AT_ONCE:
+            yield b"".join(held) if len(held) > 1 else piece
+            held, n_held = [], 0
+    if held:
+        yield b"".join(held)
 
 
 class OutflowAnswer(StreamingResponse):

@@ -49,7 +49,7 @@ class Scoring:
     ) -> Iterator[list[Tensor]]:
         """Yields the answers about points (n, D), in their order, some points at a time."""
         n_rows = max(1, _PART_NUMBERS // mixture.means.numel())
-        parts = (chunk[start : start + n_rows] for chunk in chunks for start in range(0, len(chunk), n_rows))
+        parts = (part for chunk in chunks for part in chunk.tensor_split(-(-len(chunk) // n_rows)))
 
         def about(points: Tensor) -> list[Tensor]:
             return list(question(mixture, points).values())

@@ -23,6 +23,9 @@ from service.codecs.points import (
 from service.codecs.spooled import spooled
 
 _LARGEST_HEADER = 10_000
+# Rows are handed on as soon as there are so many numbers, so that others come while these are worked on, and
+# these are still in a core's cache.
+_ROWS_NUMBERS = 1 << 17
 _SPOKEN = "send an array of float32 or float64 as numpy.save writes it"
 
 
@@ -90,20 +93,24 @@ def _by_rows(
     stream: Stream, wanted: Wanted, n_samples: int, n_features: int, dtype: np.dtype[Any]
 ) -> Iterator[Rows]:
     del wanted
-    row_bytes = n_features * dtype.itemsize
-    left, at_once = n_samples, chunk_rows(n_features)
-    while left:
-        n_rows = min(left, at_once)
-        block = bytearray()
-        while len(block) < n_rows * row_bytes:
-            piece = stream.read(n_rows * row_bytes - len(block))
-            if not piece:
-                raise _cut_short(n_samples, n_features, n_samples - left + len(block) // row_bytes)
-            block += piece
-        left -= n_rows
+    row_bytes, at_once = n_features * dtype.itemsize, max(1, _ROWS_NUMBERS // n_features)
+    for start in range(0, n_samples, at_once):
+        n_rows = min(at_once, n_samples - start)
+        block = _block(stream, n_rows * row_bytes)
+        if len(block) < n_rows * row_bytes:
+            raise _cut_short(n_samples, n_features, start + len(block) // row_bytes)
         yield np.frombuffer(block, dtype).reshape(n_rows, n_features).astype(np.float64, copy=False)
     if stream.read(1):
         raise _too_long(n_samples, n_features)
+
+
+def _block(stream: Stream, size: int) -> bytearray:
+    """Returns so many bytes, or what there is; takes memory for what has come, whatever a header promises."""
+    pieces = []
+    while size and (piece := stream.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return bytearray().join(pieces)
 
 
 def _by_columns(

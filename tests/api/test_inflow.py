@@ -1,8 +1,11 @@
 """Bodies that come in slowly, or no further."""
 
 import asyncio
+import itertools
+import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import Request
 
@@ -13,18 +16,21 @@ LARGE = bytes(1 << 18)
 
 
 class Sender:
-    """A client that sends these pieces, and then says nothing until it is let go."""
+    """A client that sends these pieces, and then, unless they are the whole, nothing until it is let go."""
 
     def __init__(self, *pieces: bytes) -> None:
-        self._pieces = iter(pieces)
+        self.pieces = iter(pieces)
+        self.whole = False
         self.silent, self.gone = asyncio.Event(), asyncio.Event()
         self.read = False
         self.request = Request({"type": "http", "headers": [], "state": {}}, self._receive)
 
     async def _receive(self) -> dict[str, Any]:
-        piece = next(self._pieces, None)
+        piece = next(self.pieces, None)
         if piece is not None:
             return {"type": "http.request", "body": piece, "more_body": True}
+        if self.whole:
+            return {"type": "http.request", "body": b"", "more_body": False}
         self.silent.set()
         await self.gone.wait()
         return {"type": "http.disconnect"}
@@ -57,6 +63,39 @@ def test_much_is_read_while_more_is_to_come() -> None:
         return await read(Sender(LARGE, LARGE), len(LARGE), len(LARGE))
 
     assert asyncio.run(steps()) == [LARGE, LARGE]
+
+
+def test_a_body_is_read_in_any_sizes() -> None:
+    body = np.random.default_rng(0).bytes(1 << 20)
+    cuts = [0, 10, 11, 70_000, 70_900, 600_000, 1 << 20]
+    pieces = [body[start:end] for start, end in itertools.pairwise(cuts)]
+    sizes = [10, 2, 300_000, 250_000, 1 << 19]
+
+    async def steps() -> list[bytes]:
+        sender = Sender(*pieces)
+        sender.whole = True
+        return await read(sender, *sizes)
+
+    answers = asyncio.run(steps())
+    assert b"".join(answers) == body
+    assert [len(answer) for answer in answers[:4]] == sizes[:4]
+
+
+def test_tiny_pieces_take_little_more_than_their_bytes() -> None:
+    async def steps() -> list[bytes]:
+        sender = Sender()
+        sender.pieces = (b"%03d" % (index % 1000) for index in range(50_000))
+        sender.whole = True
+        tracemalloc.start()
+        try:
+            answers = await read(sender, 1 << 20)
+            assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        finally:
+            tracemalloc.stop()
+        return answers
+
+    whole = b"".join(asyncio.run(steps()))
+    assert whole == b"".join(b"%03d" % index for index in range(1000)) * 50
 
 
 def test_a_body_that_the_server_gave_up_says_why() -> None:

@@ -1,5 +1,6 @@
 """Questions and samples in every media type, in constant memory."""
 
+import asyncio
 import io
 import json
 import re
@@ -190,6 +191,21 @@ def test_answers_that_are_too_large_are_not_kept(tmp_path: Path) -> None:
     with pytest.raises(Unprocessable, match="in parts"):
         outflow.append(b"x")
     outflow.close()
+
+
+def test_small_pieces_of_an_answer_are_sent_together(tmp_path: Path) -> None:
+    outflow = Outflow(lambda: open(tmp_path / "scratch", "w+b"), 1 << 30)  # noqa: SIM115
+    pieces = [bytes([index % 251]) * 5000 for index in range(200)]
+    for piece in pieces:
+        outflow.append(memoryview(piece))
+    outflow.head = b"head"
+
+    async def sent() -> list[bytes]:
+        return [bytes(piece) async for piece in outflow.pieces()]
+
+    together = asyncio.run(sent())
+    assert b"".join(together) == b"head" + b"".join(pieces)
+    assert len(together) == 4
 
 
 @pytest.fixture(scope="module")
