@@ -62,7 +62,7 @@ def _signals_held() -> Iterator[None]:
 def _started(folder: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
     with (folder / _LOG).open("wb") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--data-dir", f"{folder}/data"],
+            [sys.executable, "-m", "service", "serve", "--port", "0", "--data-dir", f"{folder}/data"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

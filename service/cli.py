@@ -12,6 +12,7 @@ import typer
 
 from service.commands import backups, doctor, fit, kept, keys, limits, questions
 from service.commands.command_line import DataDir, fail, said_plainly, settings_from
+from service.garbage import look_seldom
 from service.logs import start_logging
 from service.settings import Settings
 from service.tracing import start_tracing
@@ -123,6 +124,7 @@ def main() -> None:
     # Torch's threads wait by spinning unless told before it loads; beside other work on the same cores that
     # makes a fit many times slower. Worker processes inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    look_seldom()
     app()
 
 
@@ -153,6 +155,3 @@ def _stop_when_stdin_closes(supervisor: Any) -> None:
     os.read(sys.stdin.fileno(), 1)
     supervisor.stop()
 
-
-if __name__ == "__main__":
-    main()

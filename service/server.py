@@ -20,7 +20,6 @@ from service.worker.device import slots
 from service.worker.keeper import Keeper
 
 _GRACE_SECONDS = 5
-_YOUNG_OBJECTS = 200_000
 _SWITCH_SECONDS = 0.0005
 
 
@@ -60,10 +59,7 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    # A body of points is millions of small lists without cycles: looking through them again and again takes
-    # longer than parsing them.
     gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
     # What computes has threads of its own (scoring), with one of torch's each. A thread that runs Python lets
     # the others have their turn soon, or each step of a small request would wait five milliseconds.
     torch.set_num_threads(1)

@@ -57,7 +57,7 @@ def environment(**settings: Any) -> dict[str, str]:
 
 def command(*arguments: str) -> list[str]:
     """Returns the command line of `mixserve`, run by this interpreter with warnings as they come."""
-    return [sys.executable, "-m", "service.cli", *arguments]
+    return [sys.executable, "-m", "service", *arguments]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
+from service.garbage import look_seldom
 from service.logs import start_logging
 from service.settings import Settings
 from service.storage.dataset_store import StorePlace
@@ -34,6 +35,7 @@ def _enter(
     settings: Settings | None,
     cluster: RayCluster | None,
 ) -> None:
+    look_seldom()
     if settings is not None:
         start_logging(settings)
     # Here, not above: the supervisor has no use for torch, which takes seconds to load and 200 MB to keep.

@@ -126,4 +126,4 @@ def pulse() -> None:
 
 
 def _command(device: str) -> list[str]:
-    return [sys.executable, "-m", "service.cli", "worker", "--device", device, "--kept"]
+    return [sys.executable, "-m", "service", "worker", "--device", device, "--kept"]

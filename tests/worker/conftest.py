@@ -70,7 +70,7 @@ class WorkerProcess:
         self.database = Database(settings.resolved_database_url)
         self.store = DatasetStore(settings.dataset_store_folder)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "worker", "--device", "cpu", *arguments],
+            [sys.executable, "-m", "service", "worker", "--device", "cpu", *arguments],
             env=environment(settings),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -152,7 +152,7 @@ def clustered(folder: Path) -> Iterator[Cluster]:
     store = DatasetStore(own.dataset_store_folder)
     with network(folder) as net:
         net.start_head()
-        worker = net.popen(sys.executable, "-m", "service.cli", "worker", ray_address=HEAD, **settings)
+        worker = net.popen(sys.executable, "-m", "service", "worker", ray_address=HEAD, **settings)
         yield Cluster(net, database, store, add_dataset(database, store, POINTS))
         worker.terminate()
         worker.wait(PATIENCE_SECONDS)

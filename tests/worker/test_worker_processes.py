@@ -103,7 +103,7 @@ def test_a_fit_outlives_a_restart_of_its_database(own_postgresql_server: Any, tm
 
 def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    command = [sys.executable, "-m", "service.cli", "worker", "--device", "cuda:99"]
+    command = [sys.executable, "-m", "service", "worker", "--device", "cuda:99"]
     ended = subprocess.run(
         command, env=environment(settings), capture_output=True, text=True, timeout=120, check=False
     )
