@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # On Linux, torch's default build carries CUDA. TORCH_VARIANT=cpu takes the small one from torch's own index.
 TORCH_VARIANT ?=
+# Python compiles what it loads when it first does; pip would compile all of torch, ten times as much.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 TORCH_INDEX := $(if $(TORCH_VARIANT),--extra-index-url https://download.pytorch.org/whl/$(TORCH_VARIANT))
 
 .PHONY: help demo serve test check chaos hostile bench format openapi audit clean
@@ -51,7 +53,7 @@ format: $(VENV)/installed-dev ## puts the code in shape
 	$(BIN)/ruff check --fix
 
 audit: $(VENV)/installed-dev ## looks for known vulnerabilities in what is installed; needs the network
-	$(BIN)/python -m pip install --quiet pip-audit
+	$(PIP_INSTALL) pip-audit
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > $(VENV)/audited.txt
 	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement $(VENV)/audited.txt --progress-spinner off
 
@@ -66,10 +68,10 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) has no venv; on Debian: apt-get install python3-venv"; exit 1; }
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) "torch>=2.11,<2.14"
-	$(BIN)/python -m pip install --quiet --editable ".[plots]"
+	$(PIP_INSTALL) $(TORCH_INDEX) "torch>=2.11,<2.14"
+	$(PIP_INSTALL) --editable ".[plots]"
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(PIP_INSTALL) --editable ".[dev]"
 	@touch $@

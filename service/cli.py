@@ -154,4 +154,3 @@ def _listen(host: str, port: int) -> socket.socket:
 def _stop_when_stdin_closes(supervisor: Any) -> None:
     os.read(sys.stdin.fileno(), 1)
     supervisor.stop()
-

@@ -22,6 +22,7 @@ from service.storage import migrations
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
 from service.storage.identifiers import new_id
+from tests.serving import Server, serving
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it asks for XDG_RUNTIME_DIR, which it can do without
@@ -119,6 +120,17 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     migrations.upgrade(database)
     database.close()
     return path
+
+
+@pytest.fixture(scope="session")
+def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service with a worker, on SQLite and with default settings.
+
+    It is there for all tests of this process that want no other, which make their own things and count no
+    others': its start takes longer than most of them.
+    """
+    with serving(tmp_path_factory.mktemp("plain")) as running:
+        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -9,14 +9,13 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests import require_browser
 from tests.acceptance.browsing import HOST, Visit
-from tests.serving import Server, serving
+from tests.serving import Server
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service with one worker on SQLite, for the module."""
-    with serving(tmp_path_factory.mktemp("data")) as running:
-        yield running
+def server(plain_server: Server) -> Server:
+    """A service with one worker on SQLite."""
+    return plain_server
 
 
 @pytest.fixture(scope="module")

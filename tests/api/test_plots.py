@@ -13,7 +13,7 @@ from service.api import drawing
 from service.errors import ServiceError
 from tests.api.test_mixtures import created
 from tests.api.test_problems import assert_problem
-from tests.serving import GOLD, serving
+from tests.serving import GOLD, Server
 
 MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 
@@ -111,9 +111,9 @@ def test_without_matplotlib_the_answer_says_what_to_install(monkeypatch: pytest.
 
 
 @pytest.fixture(scope="module")
-def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def worked(plain_server: Server) -> Iterator[httpx.Client]:
     """A service with a worker, whose answers are not held against the document: their statuses are, above."""
-    with serving(tmp_path_factory.mktemp("plots")) as running, running.client() as client:
+    with plain_server.client() as client:
         yield client
 
 

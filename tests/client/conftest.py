@@ -11,13 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from service.client import Client
-from tests.serving import Server, serving
+from tests.serving import Server
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("client")) as running:
-        yield running
+def server(plain_server: Server) -> Server:
+    return plain_server
 
 
 @pytest.fixture(scope="session")

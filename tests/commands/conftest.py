@@ -10,15 +10,14 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.client import Client
-from tests.serving import Server, serving
+from tests.serving import Server
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("commands")) as running:
-        yield running
+def server(plain_server: Server) -> Server:
+    return plain_server
 
 
 @pytest.fixture(scope="session")
