@@ -125,7 +125,7 @@ def main() -> None:
     # makes a fit many times slower. Worker processes inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     look_seldom()
-    app()
+    app(prog_name="mixserve")
 
 
 def _require_guarded(host: str, settings: Settings) -> None:
