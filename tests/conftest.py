@@ -18,6 +18,7 @@ import torch
 from psycopg import sql
 from sqlalchemy import make_url
 
+from service.client import Client
 from service.storage import migrations
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
@@ -131,6 +132,19 @@ def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """
     with serving(tmp_path_factory.mktemp("plain")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def server(plain_server: Server) -> Server:
+    """The service of a room's tests: the plain one, unless the room or the file has another."""
+    return plain_server
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[Client]:
+    """The Python client of the service."""
+    with Client(server.url, trust_env=False) as opened:
+        yield opened
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

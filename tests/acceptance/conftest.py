@@ -13,12 +13,6 @@ from tests.serving import Server
 
 
 @pytest.fixture(scope="module")
-def server(plain_server: Server) -> Server:
-    """A service with one worker on SQLite."""
-    return plain_server
-
-
-@pytest.fixture(scope="module")
 def http(server: Server) -> Iterator[httpx.Client]:
     with server.client() as client:
         yield client

@@ -10,20 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.client import Client
-from tests.serving import Server
-
-
-@pytest.fixture(scope="session")
-def server(plain_server: Server) -> Server:
-    return plain_server
-
-
-@pytest.fixture(scope="session")
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.url, trust_env=False) as opened:
-        yield opened
-
 
 @pytest.fixture(scope="session")
 def blobs() -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """A service for all commands, points in files, and the command line in this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +9,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from service.cli import app
-from service.client import Client
 from tests.serving import Server
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="session")
-def server(plain_server: Server) -> Server:
-    return plain_server
-
-
-@pytest.fixture(scope="session")
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.url, trust_env=False) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")
