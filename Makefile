@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # On Linux, torch's default build carries CUDA. TORCH_VARIANT=cpu takes the small one from torch's own index.
 TORCH_VARIANT ?=
-# Python compiles what it loads when it first does; pip would compile all of torch, ten times as much.
+# Python compiles what it loads when it first does, and keeps that; pip would compile ten times as much.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 TORCH_INDEX := $(if $(TORCH_VARIANT),--extra-index-url https://download.pytorch.org/whl/$(TORCH_VARIANT))
 

@@ -266,7 +266,7 @@ def test_a_server_that_cannot_start_says_why(
 
 
 def test_a_fit_goes_on_from_its_checkpoint_to_the_same_numbers(tmp_path: Path) -> None:
-    request = ENDLESS | {"max_steps": 12_000, "seed": 5}
+    request = ENDLESS | {"max_steps": 7_000, "seed": 5}
     with serving(tmp_path, lease_seconds=2, checkpoint_seconds=0.2) as server, server.client() as http:
 
         def ended(path: str) -> Any:
