@@ -10,8 +10,8 @@ from torch import Tensor
 from service.mixture.arrays import Numbers, like, tensor_of
 from service.mixture.blocked_points import Points, in_memory
 from service.mixture.features import QuadraticFeatures
+from service.mixture.midway import Midway, Sums
 from service.mixture.out_of_memory import is_out_of_memory
-from service.mixture.parallel import run_parallel
 from service.mixture.small_sums import SMALL_NUMBERS, SmallSums
 
 # A chunk's features and responsibilities stay in a core's own cache; a GPU has to be given more at once.
@@ -46,6 +46,7 @@ class FeatureSums:
         self._weights = weights
         kept_bytes = features.n_rows * points.shape[1] * points.element_size()
         self.kept = features.rows_of(in_memory(points)) if kept_bytes <= KEPT_FEATURES_BYTES else None
+        self.midway = Midway()
         self._free_buffers: list[tuple[int, Buffers]] = []
         self._chunk_bytes = CHUNK_BYTES if points.device.type == "cpu" else GPU_CHUNK_BYTES
         self._small: SmallSums | None = None
@@ -92,9 +93,11 @@ class FeatureSums:
         ]
         # Where features are made anew, restarts share them; kept ones let every restart go its own way.
         groups = [theta] if self.kept is None else list(torch.split(theta, 1))
-        parts = run_parallel(
+        parts = self.midway.each(
             lambda task: self._slice(groups[task // n_slices], slices[task % n_slices], width),
             len(groups) * n_slices,
+            theta,
+            [self._points.shape[1], width, n_slices],
         )
         # One slice after the other, for a reduction's order would depend on the number of restarts.
         totals = [_added(parts[i : i + n_slices]) for i in range(0, len(parts), n_slices)]
@@ -147,8 +150,8 @@ class FeatureSums:
         return phi[: self.features.n_rows], joint
 
 
-def _added(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    log_totals, sums = parts[0]
+def _added(parts: list[Sums]) -> Sums:
+    log_totals, sums = (part.clone() for part in parts[0])
     for more_log_totals, more_sums in parts[1:]:
         log_totals += more_log_totals
         sums += more_sums

@@ -121,22 +121,24 @@ def run_restarts(
     finished = journal.ends(name)
     if finished is not None:
         return finished
-    loop = journal.loop(name)
+    loop, midway = _resumed(objective, optimizer, journal, name), objective.statistics.midway
     if loop is None:
         loop = _begun(objective, optimizer, starts(), generators)
-    else:
-        loop.state = optimizer.restored(objective, loop.state)
     # No rule can see a gain below the noise of a pass.
     seen = max(tolerance, objective.statistics.noise) if tolerance > 0 else 0.0
     rule = Plateau(seen, optimizer.window)
     shown = Shown(round(1 / optimizer.passes_per_step), loop.best)
 
     def entry() -> Entry:
-        return entry_of_loop(loop, optimizer.kept(objective, loop.state))
+        return entry_of_loop(loop, optimizer.kept(objective, loop.state)) | midway.entry()
+
+    def offer() -> None:
+        journal.offer(name, entry)
 
     while loop.running:
-        journal.offer(name, entry)
-        loop.state = optimizer.step(objective, loop.state)
+        offer()
+        with midway.offering(offer):
+            loop.state = optimizer.step(objective, loop.state)
         loop.n_steps += 1
         values: list[float] = loop.state["log_likelihood"].tolist()
         finite = shown.of(loop.running, values)
@@ -158,6 +160,15 @@ def run_restarts(
                 _take_out(objective, optimizer, loop, [asked] * len(loop.running))
     journal.finish(name, entry_of_ends(loop.ends))
     return [end for end in loop.ends if end is not None]
+
+
+def _resumed(objective: Objective, optimizer: Optimizer, journal: Journal, name: str) -> Loop | None:
+    """The loop of this name where a checkpoint left it, if it was the one running."""
+    loop = journal.loop(name)
+    if loop is not None:
+        loop.state = optimizer.restored(objective, loop.state)
+        objective.statistics.midway.resume(journal.running(name) or {}, objective.statistics.device)
+    return loop
 
 
 def _begun(

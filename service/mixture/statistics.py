@@ -14,6 +14,7 @@ from service.mixture.centred import centred_sums
 from service.mixture.components import Components
 from service.mixture.feature_sums import FeatureSums
 from service.mixture.features import PairFeatures, QuadraticFeatures, RadialFeatures, SquareFeatures
+from service.mixture.midway import Midway
 from service.mixture.standardization import StandardizedPoints
 
 # The largest rounding error of a log-density, in nats, that the product of features may make.
@@ -125,6 +126,11 @@ class StatisticsPass:
         exact = self._centred(components.rows(inexact))
         quick = self._by_features(components.rows(~inexact))
         return _merge(inexact, *self._added(components, exact, quick))
+
+    @property
+    def midway(self) -> Midway:
+        """What has been done of the pass that is being made."""
+        return self._sums.midway
 
     def _added(self, components: Components, *parts: _Own) -> list[Statistics]:
         """The statistics of all ranks' points that come of each part, after one exchange."""

@@ -11,7 +11,10 @@ import torch
 
 from service.mixture import FitOptions, FitReport, InvalidFit, Progress, fit
 from service.mixture.components import Components
+from service.mixture.feature_sums import FeatureSums
+from service.mixture.features import PairFeatures
 from service.mixture.journal import Entry
+from service.mixture.midway import Midway, Sums
 from service.mixture.pieces import Pieces, Step
 from service.mixture.statistics import Statistics, StatisticsPass
 from tests.mixture.problems import gold_points
@@ -272,3 +275,58 @@ def test_what_is_kept_of_a_finished_candidate_are_its_optima(monkeypatch):
     monkeypatch.setattr(StatisticsPass, "__call__", noted)
     same(fit(gold_points(300), options, resume=written[-1]), report)
     assert set(passes) == {3}  # none for the first candidate any more
+
+
+def in_slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Cuts a pass over 300 points into five slices; returns the places of those that are gone through."""
+    for name, value in {"KEPT_FEATURES_BYTES": 0, "CHUNK_BYTES": 1, "SMALLEST_CHUNK": 64}.items():
+        monkeypatch.setattr(f"service.mixture.feature_sums.{name}", value)
+    done: list[int] = []
+    slice_ = FeatureSums._slice
+
+    def noted(self: FeatureSums, theta: torch.Tensor, starts: range, width: int) -> Sums:
+        done.append(starts[0])
+        return slice_(self, theta, starts, width)
+
+    monkeypatch.setattr(FeatureSums, "_slice", noted)
+    # One after the other, or another would have been gone through but not yet kept.
+    monkeypatch.setattr("service.mixture.midway.run_parallel", lambda task, n: [task(i) for i in range(n)])
+    return done
+
+
+@pytest.mark.parametrize("optimizer", ["em", "lbfgs"])
+def test_a_fit_lost_in_the_middle_of_a_pass_loses_one_slice_of_it(optimizer, monkeypatch):
+    done = in_slices(monkeypatch)
+    options = FitOptions((3,), optimizer={"name": optimizer}, n_init=2, max_steps=4)
+    written: list[tuple[int, bytes]] = []
+
+    def keep(checkpoint: bytes) -> None:
+        written.append((len(done), checkpoint))
+
+    report = fit(gold_points(300), options, checkpoint=keep, checkpoint_seconds=0.0)
+    in_all = len(done)
+    middle = [(n_before, checkpoint) for n_before, checkpoint in written if b"midway:theta" in checkpoint]
+    assert len(middle) > 10
+    for n_before, checkpoint in middle[:: max(1, len(middle) // 12)]:
+        done.clear()
+        same(fit(gold_points(300), options, resume=checkpoint), report)
+        assert len(done) == in_all - n_before
+
+
+def test_slices_that_others_points_would_give_are_not_taken_for_ones_own(monkeypatch):
+    in_slices(monkeypatch)
+    sums, theta = [], torch.zeros(1, 2, 6, dtype=torch.float64)
+    for n_samples in (300, 360):
+        passes = FeatureSums(gold_points(n_samples), None, PairFeatures(2, torch.device("cpu")))
+        entries: list[Entry] = []
+
+        def keep(entries: list[Entry] = entries, midway: Midway = passes.midway) -> None:
+            entries.append(midway.entry())
+
+        with passes.midway.offering(keep):
+            sums.append(passes(theta))
+        resumed = FeatureSums(gold_points(300), None, PairFeatures(2, torch.device("cpu")))
+        resumed.midway.resume(entries[-1], torch.device("cpu"))
+        with resumed.midway.offering(lambda: None):
+            again = resumed(theta)
+        assert torch.equal(again[1], sums[0][1])
