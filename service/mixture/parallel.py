@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import count
 from typing import TypeVar
@@ -61,16 +61,26 @@ def _crew(n_threads: int) -> ThreadPoolExecutor:
             # A thread's own number of torch threads is set from within; setting it also changes what threads
             # made later begin with, so this one's number is set again when all are through.
             started = threading.Barrier(n_threads)
-            for ready in [crew.submit(_alone, started) for _ in range(n_threads)]:
+            processors = _one_each(n_threads)
+            for ready in [crew.submit(_alone, started, processors) for _ in range(n_threads)]:
                 ready.result()
             torch.set_num_threads(torch.get_num_threads())
             _crews[n_threads] = crew
         return _crews[n_threads]
 
 
-def _alone(started: threading.Barrier) -> None:
+def _one_each(n_threads: int) -> Iterator[int] | None:
+    """The processors that this process may use, if they are as many as the threads."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return iter(sorted(allowed)) if len(allowed) == n_threads else None
+
+
+def _alone(started: threading.Barrier, processors: Iterator[int] | None) -> None:
     torch.get_num_threads()  # its first call takes over the process's number, and would later
     torch.set_num_threads(1)
+    if processors is not None:
+        # Left to themselves, threads that wake up for some milliseconds may well share one processor.
+        os.sched_setaffinity(0, {next(processors)})
     started.wait()
 
 

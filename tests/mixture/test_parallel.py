@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -58,6 +59,19 @@ def test_tasks_run_on_threads_of_their_own_with_one_torch_thread_each(two_thread
     assert torch.get_num_threads() == 2
     with pytest.raises(ZeroDivisionError):
         run_parallel(lambda number: 1 // number, 2)
+
+
+def test_as_many_threads_as_processors_have_one_each(two_threads):
+    allowed = os.sched_getaffinity(0)
+    torch.set_num_threads(len(allowed))
+    together = threading.Barrier(len(allowed))
+
+    def task(number: int) -> set[int]:
+        together.wait(timeout=60)
+        return os.sched_getaffinity(0)
+
+    assert sorted(run_parallel(task, len(allowed)), key=sorted) == [{one} for one in sorted(allowed)]
+    assert os.sched_getaffinity(0) == allowed
 
 
 MEMORY = """
