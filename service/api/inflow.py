@@ -18,8 +18,11 @@ from service.errors import ServiceError
 # A reader is woken for so many bytes, and a client that sends faster than they are read waits at so many.
 _WORTH_WAKING_BYTES = 1 << 18
 _MOST_HELD_BYTES = 4 << 20
-# Pieces are kept as they come, but for smaller ones, which would take more memory than their bytes.
-_SMALL_BYTES = 1 << 10
+# Larger pieces are not joined to others.
+_LARGE_BYTES = 1 << 17
+
+SMALL_BYTES = 1 << 10
+"""Pieces are kept as they come, but for smaller ones, which would take more memory than their bytes."""
 
 BROKEN_OFF = "broken_off"
 """Where a request's state says why no more of its body comes, if it was the server who ended that."""
@@ -52,7 +55,7 @@ class _Pipe:
     async def put(self, piece: bytes) -> None:
         """Adds bytes; waits while there are too many."""
         with self._changed:
-            if self._pieces and len(self._pieces[-1]) < _SMALL_BYTES:
+            if self._pieces and len(self._pieces[-1]) < SMALL_BYTES:
                 self._pieces[-1] += piece
             else:
                 self._pieces.append(piece)
@@ -95,11 +98,12 @@ class _Pipe:
         return b"".join(taken)
 
     def _taken(self, size: int) -> list[bytes]:
-        taken = []
-        while size and self._pieces:
-            part = self._pieces[0][self._n_taken : self._n_taken + size]
+        taken: list[bytes] = []
+        n_bytes = 0
+        while n_bytes < min(size, _LARGE_BYTES) and self._pieces:
+            part = self._pieces[0][self._n_taken : self._n_taken + size - n_bytes]
             taken.append(part)
-            size -= len(part)
+            n_bytes += len(part)
             self._n_held -= len(part)
             self._n_taken += len(part)
             if self._n_taken == len(self._pieces[0]):

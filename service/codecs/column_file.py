@@ -1,7 +1,7 @@
 """Columns of numbers in a file: uncompressed Arrow IPC, whose record batches are read as they lie."""
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,13 @@ class ColumnFileWriter:
         path: The file to make.
         n_columns: C.
         dtype: `float64` or `int64`, the type of every column.
+
+    Attributes:
+        saw: Is shown the values (C, n) of every batch before it is written; they are not to be kept.
     """
 
     def __init__(self, path: Path, n_columns: int, dtype: str) -> None:
+        self.saw: Callable[[NDArray[Any]], None] | None = None
         kind = np.dtype(dtype)
         self._schema = pa.schema([(f"c{i}", pa.from_numpy_dtype(kind)) for i in range(n_columns)])
         self._sink = pa.OSFile(str(path), "wb")
@@ -51,7 +55,10 @@ class ColumnFileWriter:
                 self._write()
 
     def _write(self) -> None:
-        columns = [pa.array(column[: self._filled]) for column in self._batch]
+        values = self._batch[:, : self._filled]
+        if self.saw is not None:
+            self.saw(values)
+        columns = [pa.array(column) for column in values]
         self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
         self._filled = 0
 

@@ -35,9 +35,12 @@ def spooled(stream: Stream, scratch: Callable[[], BinaryIO]) -> Spooled:
     Raises:
         OSError: There is no room for it.
     """
-    first, following = stream.read(_PIECE_BYTES), stream.read(_PIECE_BYTES)
+    first = bytearray()
+    while len(first) < _PIECE_BYTES and (piece := stream.read(_PIECE_BYTES - len(first))):
+        first += piece
+    following = stream.read(_PIECE_BYTES)
     if not following:
-        return Spooled(first)
+        return Spooled(bytes(first))
     with scratch() as file:
         file.write(first)
         while following:

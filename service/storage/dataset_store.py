@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,35 +24,67 @@ from service.storage.foreign_files import ForeignFiles
 from service.storage.identifiers import new_id
 from service.storage.remote_files import RemoteFiles
 
+# A file is sent to the disk whenever it has grown by so much: at its end little is left to wait for.
+_FLUSHED_BYTES = 32 << 20
+
 
 @dataclass
 class Draft:
-    """A file being written, not yet in the store: its content hash and statistics grow with it."""
+    """A file being written, not yet in the store: its content hash and statistics grow with it.
+
+    Attributes:
+        beside: The threads that hash rows while they are written, and have what is written reach the disk.
+        moments: Of all points, once the draft is finished; None of whole numbers.
+    """
 
     path: Path
     writer: ColumnFileWriter
+    beside: Executor
     n_columns: int
     dtype: str
     n_rows: int = 0
     moments: FeatureMoments | None = None
     when_finished: Callable[["Draft"], None] | None = None
     _hash: Any = field(default_factory=hashlib.sha256)
+    _hashed: Future[None] | None = None
+    _flushed: Future[None] | None = None
+    _n_unflushed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype == "float64":
+            self.writer.saw = self._add_moments
+
+    def _add_moments(self, columns: NDArray[Any]) -> None:
+        moments = FeatureMoments.of(columns)
+        self.moments = moments if self.moments is None else self.moments.merged(moments)
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Adds rows (n, C) of the draft's type."""
+        """Adds rows (n, C) of the draft's type, which must stay as they are until the next ones are added."""
         if len(rows) == 0:
             return
         rows = np.ascontiguousarray(rows, dtype=self.dtype)
+        self._wait_for_hash()
+        little_endian = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
+        self._hashed = self.beside.submit(self._hash.update, little_endian)
         self.writer.append(rows)
-        self._hash.update(rows.astype(rows.dtype.newbyteorder("<"), copy=False))
         self.n_rows += len(rows)
-        if self.dtype == "float64":
-            moments = FeatureMoments.of(rows)
-            self.moments = moments if self.moments is None else self.moments.merged(moments)
+        self._n_unflushed += rows.nbytes
+        if self._n_unflushed >= _FLUSHED_BYTES and (self._flushed is None or self._flushed.done()):
+            self._wait_for_flush()
+            self._flushed, self._n_unflushed = self.beside.submit(_flush_to_disk, self.path), 0
+
+    def _wait_for_hash(self) -> None:
+        if self._hashed is not None:
+            self._hashed.result()
+
+    def _wait_for_flush(self) -> None:
+        if self._flushed is not None:
+            self._flushed.result()  # an error is told to whoever sees it first, and to nobody else
 
     def finish(self) -> None:
         """Closes the file and waits until it is on the disk, or in the object store."""
         self.writer.close()
+        self._wait_for_flush()
         _flush_to_disk(self.path)
         if self.when_finished is not None:
             self.when_finished(self)
@@ -59,6 +92,7 @@ class Draft:
     @property
     def sha256(self) -> str:
         """Content hash: the rows, then their shape and type; the same however they were chunked."""
+        self._wait_for_hash()
         whole = self._hash.copy()
         whole.update(f"{self.n_rows}x{self.n_columns} {self.dtype}".encode())
         return str(whole.hexdigest())
@@ -173,7 +207,8 @@ class DatasetStore:
         try:
             with full_disk_is_said():
                 writer = ColumnFileWriter(path, n_columns, dtype)
-                yield Draft(path, writer, n_columns, dtype, when_finished=self._send)
+                with ThreadPoolExecutor(2, "draft") as beside:
+                    yield Draft(path, writer, beside, n_columns, dtype, when_finished=self._send)
         finally:
             if writer is not None:
                 writer.abandon()

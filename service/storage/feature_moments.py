@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_CACHED_NUMBERS = 1 << 16
+
 
 @dataclass
 class FeatureMoments:
@@ -23,20 +25,13 @@ class FeatureMoments:
     maximum: NDArray[np.float64]
 
     @classmethod
-    def of(cls, rows: NDArray[np.float64]) -> "FeatureMoments":
-        """Returns the moments of rows (n, D), n at least 1."""
-        minimum, maximum = rows.min(axis=0), rows.max(axis=0)
-        # A spread beyond the largest double comes out as infinity, which JSON spells.
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = rows.mean(axis=0)
-            if not np.isfinite(mean).all():  # the sum overflows before the mean does
-                mean = (rows / len(rows)).sum(axis=0)
-            mean = np.clip(mean, minimum, maximum)
-            reach = np.maximum(maximum - mean, mean - minimum)
-            scaled = rows - mean
-            scaled /= np.where(reach > 0, reach, 1.0)
-            deviation = reach * np.sqrt(np.square(scaled, out=scaled).mean(axis=0))
-        return cls(len(rows), mean, np.where(np.isinf(reach), np.inf, deviation), minimum, maximum)
+    def of(cls, columns: NDArray[np.float64]) -> "FeatureMoments":
+        """Returns the moments of columns (D, n), n at least 1, whose rows are contiguous for speed."""
+        n_samples = columns.shape[1]
+        # Some features at a time, as many as stay in a core's cache.
+        at_once = max(1, _CACHED_NUMBERS // n_samples)
+        parts = [_moments(columns[start : start + at_once]) for start in range(0, len(columns), at_once)]
+        return cls(n_samples, *(np.concatenate(some) for some in zip(*parts, strict=True)))
 
     def merged(self, other: "FeatureMoments") -> "FeatureMoments":
         """Returns the moments of both sets of points together."""
@@ -60,3 +55,20 @@ class FeatureMoments:
             "minimum": self.minimum.tolist(),
             "maximum": self.maximum.tolist(),
         }
+
+
+def _moments(columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Returns mean, deviation, minimum and maximum, (D,) each, of columns (D, n)."""
+    n_samples = columns.shape[1]
+    minimum, maximum = columns.min(axis=1), columns.max(axis=1)
+    # A spread beyond the largest double comes out as infinity, which JSON spells.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = columns.mean(axis=1)
+        if not np.isfinite(mean).all():  # the sum overflows before the mean does
+            mean = (columns / n_samples).sum(axis=1)
+        mean = np.clip(mean, minimum, maximum)
+        reach = np.maximum(maximum - mean, mean - minimum)
+        scaled = columns - mean[:, None]
+        scaled /= np.where(reach > 0, reach, 1.0)[:, None]
+        deviation = reach * np.sqrt(np.square(scaled, out=scaled).mean(axis=1))
+    return mean, np.where(np.isinf(reach), np.inf, deviation), minimum, maximum

@@ -3,14 +3,16 @@
 import asyncio
 import itertools
 import tracemalloc
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 from fastapi import Request
 
 from service.api.inflow import BROKEN_OFF, inflow
+from service.codecs.spooled import Spooled, spooled
 from service.errors import ServiceError
+from service.protocol import Arrived
 
 LARGE = bytes(1 << 18)
 
@@ -81,6 +83,34 @@ def test_a_body_is_read_in_any_sizes() -> None:
     assert [len(answer) for answer in answers[:4]] == sizes[:4]
 
 
+def test_a_body_of_a_megabyte_needs_no_file() -> None:
+    body = np.random.default_rng(0).bytes(1 << 20)
+
+    def no_file() -> BinaryIO:
+        raise AssertionError("it is small")
+
+    async def steps() -> Spooled:
+        sender = Sender(body[:150_000], body[150_000:700_000], body[700_000:])
+        sender.whole = True
+        async with inflow(sender.request, limit_bytes=1 << 30) as inner:
+            return await asyncio.to_thread(spooled, inner, no_file)
+
+    assert asyncio.run(steps()).buffer == body
+
+
+def test_what_a_connection_holds_of_a_body_is_little_more_than_its_bytes() -> None:
+    tracemalloc.start()
+    try:
+        body = Arrived()
+        for index in range(50_000):
+            body += b"%03d" % (index % 1000)
+        assert tracemalloc.get_traced_memory()[0] < 400_000
+    finally:
+        tracemalloc.stop()
+    assert len(body) == 150_000
+    assert bytes(body) == b"".join(b"%03d" % index for index in range(1000)) * 50
+
+
 def test_tiny_pieces_take_little_more_than_their_bytes() -> None:
     async def steps() -> list[bytes]:
         sender = Sender()
@@ -88,7 +118,7 @@ def test_tiny_pieces_take_little_more_than_their_bytes() -> None:
         sender.whole = True
         tracemalloc.start()
         try:
-            answers = await read(sender, 1 << 20)
+            answers = await read(sender, 1 << 20, 1 << 20)
             assert tracemalloc.get_traced_memory()[1] < 1_000_000
         finally:
             tracemalloc.stop()

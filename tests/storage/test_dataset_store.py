@@ -2,15 +2,18 @@
 
 import errno
 import os
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from service.codecs.column_file import batch_rows
 from service.errors import ServiceError
 from service.storage import dataset_store
 from service.storage.dataset_store import DatasetStore
+from service.storage.feature_moments import FeatureMoments
 from tests.storage.making import written
 
 POINTS = np.random.default_rng(0).normal([0.0, 1e6, -3.0], [1.0, 1e-3, 1e5], (1000, 3))
@@ -70,9 +73,17 @@ def _statistics(
         return {name: np.array(values) for name, values in draft.moments.summary().items()}
 
 
+def _merged(points: NDArray[np.float64], n_chunks: int) -> dict[str, NDArray[np.float64]]:
+    """The same of batches as small as these chunks."""
+    moments = [FeatureMoments.of(chunk.T) for chunk in np.array_split(points, n_chunks)]
+    return {
+        name: np.array(values) for name, values in reduce(FeatureMoments.merged, moments).summary().items()
+    }
+
+
 @pytest.mark.parametrize("n_chunks", [1, 2, 7, 1000])
-def test_statistics_are_numpys(store: DatasetStore, n_chunks: int) -> None:
-    found = _statistics(store, POINTS, n_chunks)
+def test_statistics_are_numpys(n_chunks: int) -> None:
+    found = _merged(POINTS, n_chunks)
     np.testing.assert_allclose(found["mean"], POINTS.mean(axis=0), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(found["standard_deviation"], POINTS.std(axis=0), rtol=1e-7)
     np.testing.assert_array_equal(found["minimum"], POINTS.min(axis=0))
@@ -81,10 +92,10 @@ def test_statistics_are_numpys(store: DatasetStore, n_chunks: int) -> None:
 
 @pytest.mark.parametrize("n_chunks", [1, 3])
 @pytest.mark.parametrize("exponent", [-1060, -600, 0, 600, 1015])
-def test_statistics_hold_at_every_scale(store: DatasetStore, exponent: int, n_chunks: int) -> None:
+def test_statistics_hold_at_every_scale(exponent: int, n_chunks: int) -> None:
     """Standard deviations whose squares leave the range of doubles come out all the same."""
     points = np.random.default_rng(1).normal(3.0, 1.0, (100, 2))
-    found = _statistics(store, np.ldexp(points, exponent), n_chunks)
+    found = _merged(np.ldexp(points, exponent), n_chunks)
     # Near the smallest double there are few digits.
     precision = {"rtol": 1e-12} if exponent > -1000 else {"rtol": 0.1}
     np.testing.assert_allclose(np.ldexp(found["mean"], -exponent), points.mean(axis=0), **precision)
@@ -94,15 +105,28 @@ def test_statistics_hold_at_every_scale(store: DatasetStore, exponent: int, n_ch
 
 
 @pytest.mark.parametrize("n_chunks", [1, 3])
-def test_points_that_are_all_alike_have_no_spread(store: DatasetStore, n_chunks: int) -> None:
-    found = _statistics(store, np.full((9, 1), 0.1), n_chunks)
+def test_points_that_are_all_alike_have_no_spread(n_chunks: int) -> None:
+    found = _merged(np.full((9, 1), 0.1), n_chunks)
     assert found["standard_deviation"] == pytest.approx([0.0], abs=1e-17)
     assert found["mean"] == pytest.approx([0.1], rel=1e-15)
 
 
-def test_the_largest_doubles_have_a_mean(store: DatasetStore) -> None:
+@pytest.mark.parametrize("n_features", [1, 3, 200])
+def test_statistics_of_a_stored_set_are_of_all_its_batches(store: DatasetStore, n_features: int) -> None:
+    n_rows = 2 * batch_rows(n_features) + 100
+    points = np.random.default_rng(2).normal(5.0, np.arange(1, n_features + 1), (n_rows, n_features))
+    points[[0, -1], 0] = -100.0, 100.0
+    found, expected = _statistics(store, points, 7), _merged(points, 1)
+    np.testing.assert_allclose(found["mean"], points.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found["standard_deviation"], points.std(axis=0), rtol=1e-12)
+    for name in ("minimum", "maximum"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert (found["minimum"][0], found["maximum"][0]) == (-100.0, 100.0)
+
+
+def test_the_largest_doubles_have_a_mean() -> None:
     largest = np.finfo(float).max
-    found = _statistics(store, np.full((4, 1), largest), 2)
+    found = _merged(np.full((4, 1), largest), 2)
     assert found["mean"] == pytest.approx([largest])
     assert found["standard_deviation"] == pytest.approx([0.0])
 
@@ -144,6 +168,29 @@ def test_a_full_disk_is_said_to_be_full(
         written(draft, POINTS)
     assert (refused.value.status, refused.value.code) == (507, "STORAGE_FULL")
     assert not list((tmp_path / "datasets" / "drafts").iterdir())
+
+
+def test_a_file_goes_to_the_disk_while_it_grows_and_its_errors_are_told(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+
+    def flush(path: Path) -> None:
+        flushed.append(path)
+        if len(flushed) == 1:
+            raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(dataset_store, "_FLUSHED_BYTES", 5 << 20)
+    monkeypatch.setattr(dataset_store, "_flush_to_disk", flush)
+    chunk = np.ones((1 << 17, 3))  # of 3 MB
+    with store.draft(3) as draft:
+        draft.append(chunk)
+        assert flushed == []
+        draft.append(chunk)
+        draft.beside.shutdown(wait=True)
+        assert flushed == [draft.path]
+        with pytest.raises(OSError, match="input"):
+            draft.finish()
 
 
 def test_other_errors_of_the_disk_stay_what_they_are(store: DatasetStore) -> None:
