@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ from service.storage.remote_files import RemoteFiles
 
 # A file is sent to the disk whenever it has grown by so much: at its end little is left to wait for.
 _FLUSHED_BYTES = 32 << 20
+# Writing takes long now and then, when a batch is full; so many chunks may wait to be hashed meanwhile.
+_MOST_UNHASHED = 4
 
 
 @dataclass
@@ -33,20 +36,22 @@ class Draft:
     """A file being written, not yet in the store: its content hash and statistics grow with it.
 
     Attributes:
-        beside: The threads that hash rows while they are written, and have what is written reach the disk.
+        hashing: The one thread that hashes rows, while they are written.
+        flushing: The one that has what is written reach the disk.
         moments: Of all points, once the draft is finished; None of whole numbers.
     """
 
     path: Path
     writer: ColumnFileWriter
-    beside: Executor
+    hashing: Executor
+    flushing: Executor
     n_columns: int
     dtype: str
     n_rows: int = 0
     moments: FeatureMoments | None = None
     when_finished: Callable[["Draft"], None] | None = None
     _hash: Any = field(default_factory=hashlib.sha256)
-    _hashed: Future[None] | None = None
+    _hashes: deque[Future[None]] = field(default_factory=deque)
     _flushed: Future[None] | None = None
     _n_unflushed: int = 0
 
@@ -59,23 +64,23 @@ class Draft:
         self.moments = moments if self.moments is None else self.moments.merged(moments)
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Adds rows (n, C) of the draft's type, which must stay as they are until the next ones are added."""
+        """Adds rows (n, C) of the draft's type, which must stay as they are until the draft is finished."""
         if len(rows) == 0:
             return
         rows = np.ascontiguousarray(rows, dtype=self.dtype)
-        self._wait_for_hash()
         little_endian = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
-        self._hashed = self.beside.submit(self._hash.update, little_endian)
+        self._hashes.append(self.hashing.submit(self._hash.update, little_endian))
+        self._wait_for_hashes(_MOST_UNHASHED)
         self.writer.append(rows)
         self.n_rows += len(rows)
         self._n_unflushed += rows.nbytes
         if self._n_unflushed >= _FLUSHED_BYTES and (self._flushed is None or self._flushed.done()):
             self._wait_for_flush()
-            self._flushed, self._n_unflushed = self.beside.submit(_flush_to_disk, self.path), 0
+            self._flushed, self._n_unflushed = self.flushing.submit(_flush_to_disk, self.path), 0
 
-    def _wait_for_hash(self) -> None:
-        if self._hashed is not None:
-            self._hashed.result()
+    def _wait_for_hashes(self, most_left: int) -> None:
+        while len(self._hashes) > most_left:
+            self._hashes.popleft().result()
 
     def _wait_for_flush(self) -> None:
         if self._flushed is not None:
@@ -92,7 +97,7 @@ class Draft:
     @property
     def sha256(self) -> str:
         """Content hash: the rows, then their shape and type; the same however they were chunked."""
-        self._wait_for_hash()
+        self._wait_for_hashes(0)
         whole = self._hash.copy()
         whole.update(f"{self.n_rows}x{self.n_columns} {self.dtype}".encode())
         return str(whole.hexdigest())
@@ -207,8 +212,11 @@ class DatasetStore:
         try:
             with full_disk_is_said():
                 writer = ColumnFileWriter(path, n_columns, dtype)
-                with ThreadPoolExecutor(2, "draft") as beside:
-                    yield Draft(path, writer, beside, n_columns, dtype, when_finished=self._send)
+                with (
+                    ThreadPoolExecutor(1, "hashing") as hashing,
+                    ThreadPoolExecutor(1, "flushing") as flushing,
+                ):
+                    yield Draft(path, writer, hashing, flushing, n_columns, dtype, when_finished=self._send)
         finally:
             if writer is not None:
                 writer.abandon()

@@ -187,7 +187,7 @@ def test_a_file_goes_to_the_disk_while_it_grows_and_its_errors_are_told(
         draft.append(chunk)
         assert flushed == []
         draft.append(chunk)
-        draft.beside.shutdown(wait=True)
+        draft.flushing.shutdown(wait=True)
         assert flushed == [draft.path]
         with pytest.raises(OSError, match="input"):
             draft.finish()
