@@ -1,6 +1,6 @@
 """Claims: how a worker comes by its next fit."""
 
-from collections.abc import Collection
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
@@ -54,16 +54,28 @@ _FIRST = (FitRow.priority.desc(), FitRow.id)
 _NO = false()
 
 
-def claim(
-    database: Database,
-    worker_id: str,
-    devices: Collection[str],
-    *,
-    lease_seconds: float,
-    max_attempts: int,
-    max_running_fits: int | None = None,
-    n_devices: int = 1,
-) -> Claim | None:
+@dataclass(frozen=True)
+class Claimant:
+    """Who claims, and how.
+
+    Attributes:
+        worker_id: The worker.
+        devices: The `device` values of requests that it can serve.
+        lease_seconds: How long a claim holds without a heartbeat.
+        max_attempts: After so many lost workers a fit fails with WORKER_LOST.
+        max_running_fits: Of one owner, unless it has a limit of its own; None for no limit.
+        n_devices: How many devices the worker has; fits that ask for more are not for it.
+    """
+
+    worker_id: str
+    devices: tuple[str, ...]
+    lease_seconds: float
+    max_attempts: int
+    max_running_fits: int | None = None
+    n_devices: int = 1
+
+
+def claim(database: Database, claimant: Claimant) -> Claim | None:
     """Returns the next fit for a worker, now its own, or None when there is none for it.
 
     The highest priority goes first, then the oldest. But while two or more workers of this one's device type
@@ -73,41 +85,51 @@ def claim(
     joins or dies counts once it has registered, or has been silent for a lease.
 
     Queued fits of an owner of whose fits as many run as may are left where they are.
-
-    Args:
-        database: Where the queue is.
-        worker_id: Who claims.
-        devices: The `device` values of requests that this worker can serve.
-        lease_seconds: How long the claim holds without a heartbeat.
-        max_attempts: After so many lost workers a fit fails with WORKER_LOST.
-        max_running_fits: Of one owner, unless it has a limit of its own; None for no limit.
-        n_devices: How many devices the worker has; fits that ask for more are not for it.
     """
     with database.write() as session:
-        spare = one_to_spare(worker_id, lease_seconds)
-        outlook = _outlook(tuple(devices), spare, max_running_fits, max_attempts)
-        size = {"size_of_worker": n_devices}
-        seen = session.execute(outlook, size).one()
+        seen = _look(session, claimant)
         if seen.any_to_settle:
-            _settle_abandoned(session, max_attempts)
-            seen = session.execute(outlook, size).one()
-        if seen.next_is_large is None:
-            return None
-        if seen.next_is_large:
-            # Chosen behind it only: two workers that choose at once would take both, and the one that then
-            # has to leave its own may be the one with the older.
-            database.lock(session, LOCK)
-        if seen.any_limited:
-            database.lock(session, running_fits.LOCK)
-        large_too = spare if seen.next_is_large else _NO
-        claiming = _claiming(tuple(devices), large_too, max_running_fits, lease_seconds)
-        given = {"new_token": new_id("tok"), "claimer": worker_id} | size
-        row = session.execute(claiming, given).one_or_none()
-        if row is None:
-            return None
-        data = {"status": "running", "attempt": row.attempt, "worker_id": worker_id}
-        events.record(session, row.id, row.n_events, "status", data)
-        return _claimed(session, row)
+            _settle_abandoned(session, claimant.max_attempts)
+            seen = _look(session, claimant)
+        return _claim(database, session, claimant, seen)
+
+
+def claim_after(database: Database, session: Session, claimant: Claimant) -> Claim | None:
+    """Does as `claim` in the transaction that has ended the worker's fit, which saves a wait for the disk.
+
+    It returns None too when dead workers left fits that are to be ended: that locks what several owners have
+    used, in their order, and this transaction holds what one of them has. `claim` does it.
+    """
+    seen = _look(session, claimant)
+    return None if seen.any_to_settle else _claim(database, session, claimant, seen)
+
+
+def _look(session: Session, claimant: Claimant) -> Row[Any]:
+    """Returns what `_outlook` asks for."""
+    spare = one_to_spare(claimant.worker_id, claimant.lease_seconds)
+    outlook = _outlook(claimant.devices, spare, claimant.max_running_fits, claimant.max_attempts)
+    return session.connection().execute(outlook, {"size_of_worker": claimant.n_devices}).one()
+
+
+def _claim(database: Database, session: Session, claimant: Claimant, seen: Row[Any]) -> Claim | None:
+    if seen.next_is_large is None:
+        return None
+    if seen.next_is_large:
+        # Chosen behind it only: two workers that choose at once would take both, and the one that then
+        # has to leave its own may be the one with the older.
+        database.lock(session, LOCK)
+    if seen.any_limited:
+        database.lock(session, running_fits.LOCK)
+    spare = one_to_spare(claimant.worker_id, claimant.lease_seconds)
+    large_too = spare if seen.next_is_large else _NO
+    claiming = _claiming(claimant.devices, large_too, claimant.max_running_fits, claimant.lease_seconds)
+    given = {"new_token": new_id("tok"), "claimer": claimant.worker_id, "size_of_worker": claimant.n_devices}
+    row = session.connection().execute(claiming, given).one_or_none()
+    if row is None:
+        return None
+    data = {"status": "running", "attempt": row.attempt, "worker_id": claimant.worker_id}
+    events.record(session, row.id, row.n_events, "status", data)
+    return _claimed(session, row)
 
 
 @lru_cache(maxsize=32)
@@ -175,7 +197,7 @@ def _over(max_attempts: int) -> ColumnElement[bool]:
 
 def _claimed(session: Session, row: Row[Any]) -> Claim:
     # It is there: a dataset stays while a live fit needs it.
-    dataset = session.execute(_DATASET, {"wanted_id": row.dataset_id}).mappings().one()
+    dataset = session.connection().execute(_DATASET, {"wanted_id": row.dataset_id}).mappings().one()
     return Claim(
         fit_id=row.id,
         owner=row.owner,

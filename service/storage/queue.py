@@ -4,6 +4,7 @@ Each claim writes a fresh token, and each later write of that worker names it: o
 its fit to another and discards what it has.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,9 @@ from service.storage.mixtures import Parameters
 from service.storage.owner_limits import record_device_use
 from service.storage.owners import acting_for
 from service.storage.tables import FitRow
+
+Then = Callable[[Session], object]
+"""What is done in the transaction that has ended a fit, and only if it has."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,12 @@ def succeed(
     result: dict[str, Any],
     parameters: Parameters,
     progress: dict[str, Any] | None = None,
+    then: Then | None = None,
 ) -> bool:
     """Writes the mixture and the result in one transaction; False when the fit was another's by then.
 
     Here and below, `progress` is the last that the fit made, kept with how it ended; if it has traces, an
-    event of its own tells them before.
+    event of its own tells them before. `then` is done in the same transaction, if the fit was not another's.
     """
     with database.write() as session:
         mixture_id = new_id("mix")
@@ -105,15 +110,25 @@ def succeed(
             return False
         with acting_for(held.owner):
             mixtures.add(session, parameters, mixture_id=mixture_id, columns=held.columns, fit_id=held.fit_id)
+        if then is not None:
+            then(session)
         return True
 
 
 def fail(
-    database: Database, held: Claim, code: str, message: str, progress: dict[str, Any] | None = None
+    database: Database,
+    held: Claim,
+    code: str,
+    message: str,
+    progress: dict[str, Any] | None = None,
+    then: Then | None = None,
 ) -> bool:
     """Ends the fit as failed; False when it was another's by then."""
     with database.write() as session:
-        return _end(session, held, "failed", progress, error={"code": code, "message": message})
+        ended = _end(session, held, "failed", progress, error={"code": code, "message": message})
+        if ended and then is not None:
+            then(session)
+        return ended
 
 
 def cancelled(database: Database, held: Claim, progress: dict[str, Any] | None = None) -> bool:

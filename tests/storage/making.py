@@ -92,7 +92,7 @@ def queue_fit(
 def claim(database: Database, worker_id: str = "wrk_test", **how: Any) -> Claim | None:
     """Returns the next fit for a worker with a CPU, now its own."""
     options = {"devices": ("auto", "cpu"), "lease_seconds": 30.0, "max_attempts": 3} | how
-    return claims.claim(database, worker_id, options.pop("devices"), **options)
+    return claims.claim(database, claims.Claimant(worker_id, **options))
 
 
 def claimed(database: Database, **how: Any) -> Claim:

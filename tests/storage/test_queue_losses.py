@@ -8,6 +8,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from service.storage import fits, queue
+from service.storage.claims import Claimant, claim_after
 from service.storage.columns import now_plus
 from service.storage.database import Database
 from service.storage.dataset_store import DatasetStore
@@ -144,6 +145,28 @@ def test_dead_workers_fits_of_other_devices_are_settled_too(database: Database, 
     _cancel(database, fit_id)
     assert claim(database, devices=("cpu",)) is None
     assert fit_row(database, fit_id).status == "cancelled"
+
+
+def test_fits_of_dead_workers_are_left_to_a_claim_that_holds_nothing(
+    database: Database, dataset_id: str
+) -> None:
+    """One that has just ended a fit holds what its owner has used, which comes first in nobody's order."""
+    left, own, following = (queue_fit(database, dataset_id) for _ in range(3))
+    assert claimed(database, lease_seconds=0.0).fit_id == left
+    _cancel(database, left)
+    claimant = Claimant("wrk_test", ("auto",), lease_seconds=30.0, max_attempts=3)
+    with database.write() as session:
+        assert claim_after(database, session, claimant) is None
+    assert [fit_row(database, one).status for one in (left, own, following)] == [
+        "running",
+        "queued",
+        "queued",
+    ]
+    assert claimed(database).fit_id == own
+    assert fit_row(database, left).status == "cancelled"
+    with database.write() as session:
+        assert claim_after(database, session, claimant) is not None
+    assert fit_row(database, following).status == "running"
 
 
 def test_fits_of_dead_workers_end_owner_by_owner(
