@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from service.mixture import feature_sums
+from service.mixture import feature_sums, midway
 from service.mixture.feature_sums import SMALLEST_CHUNK, FeatureSums
 from service.mixture.features import SquareFeatures
 
@@ -72,7 +72,7 @@ def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
         tried.append(1)
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(feature_sums, "run_parallel", lambda task, n: broken())
+    monkeypatch.setattr(midway, "run_parallel", lambda task, n: broken())
     with pytest.raises(RuntimeError, match="illegal memory access"):
         sums(theta)
     assert len(tried) == 1
