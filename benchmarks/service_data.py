@@ -190,7 +190,7 @@ def _csv(path: Path, n_chunks: int) -> None:
 FORMATS = {"npy": (NPY, _npy), "arrow": (ARROW, _arrow), "parquet": (PARQUET, _parquet), "csv": (CSV, _csv)}
 
 
-def mapped_fit(folder: Path, gigabytes: float) -> None:
+def mapped_fit(folder: Path, gigabytes: float, compared_gigabytes: float) -> None:
     """The same few passes over both, tolerance 0: a step, and what every fit does before and after."""
     store = DatasetStore(folder / "datasets")
     options = FitOptions((4,), n_init=1, max_steps=2, tolerance=0.0)
@@ -199,8 +199,7 @@ def mapped_fit(folder: Path, gigabytes: float) -> None:
     with highest("self", "RssAnon") as growth:
         file = store.open(large)
         report = fit(points_of(file), options)
-    # In memory, points and their standardised copy: as much as this machine surely has.
-    small = _stored(store, min(gigabytes, 0.5))
+    small = _stored(store, min(gigabytes, compared_gigabytes))
     rates: dict[str, list[float]] = {"mapped": [], "in memory": []}
     for kind in ("mapped", "in memory") * 2:
         compared = store.open(small)
@@ -288,6 +287,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["upload", "memory", "fit", "answers"])
     parser.add_argument("--gigabytes", type=float)
+    parser.add_argument("--compared", type=float, default=0.5, help="gigabytes to fit in memory, too; twice")
     parser.add_argument("--points", type=int, default=5_000_000)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="for memory")
@@ -301,7 +301,7 @@ def main() -> None:
         elif given.what == "answers":
             answers(Path(name), given.points)
         else:
-            mapped_fit(Path(name), given.gigabytes or 4.0)
+            mapped_fit(Path(name), given.gigabytes or 4.0, given.compared)
 
 
 if __name__ == "__main__":

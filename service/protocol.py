@@ -20,6 +20,8 @@ _SLOWEST_BYTES_PER_SECOND = 100
 _MOST_AROUND_BYTES = 1 << 16
 _MOST_AROUND_A_BYTE = 8
 _MOST_PIPELINED = 16
+# Copying less than this costs less than not to.
+_WORTH_KEEPING_BYTES = 1 << 14
 
 _MALFORMED = ServiceError(
     "BAD_REQUEST",
@@ -168,7 +170,8 @@ class Protocol(HttpToolsProtocol):
     @override
     def on_body(self, body: bytes) -> None:
         self._n_body += len(body)
-        if not self.cycle.body:  # as it is at first, and after what was in it has been taken
+        # It is empty at first, and when what was in it has been taken.
+        if len(body) >= _WORTH_KEEPING_BYTES and not self.cycle.body:
             self.cycle.body = Arrived()  # type: ignore[assignment]
         super().on_body(body)
 
