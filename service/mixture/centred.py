@@ -11,7 +11,8 @@ from torch import Tensor
 from service.mixture.blocked_points import Points
 from service.mixture.components import Components
 
-CHUNK_NUMBERS = 1 << 18
+# Differences of points and means that are looked at together; they stay in a core's own cache.
+CHUNK_NUMBERS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)

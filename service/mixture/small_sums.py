@@ -14,6 +14,9 @@ Array = np.ndarray[Any, Any]
 # Numbers of a (K, N) array up to which one thread is the quickest; so many together stay in a core's cache.
 SMALL_NUMBERS = 1 << 18
 BLOCK_NUMBERS = 1 << 17
+# Multiplications of a product that OpenBLAS gives to one thread, which is the quickest; for more it wakes
+# others, who wait for one another in a loop, and on busy processors for long.
+PRODUCT = 1 << 18
 # Below this a sum of exponentials may have lost terms to underflow.
 SMALLEST = {"float64": 1e-280, "float32": 1e-25}
 # Lower logarithms count for nothing, and would make numbers that processors are slow at.
@@ -70,12 +73,30 @@ class SmallSums:
             shape = (part.stop - start, n_components, n_samples)
             joint = self._room[: shape[0] * n_components * n_samples].reshape(shape)
             log_likelihoods[part] = self._shares(coefficients[part], joint)
-            sums[part] = np.matmul(joint, self._phi.T)
+            self._add_up(joint, sums[part])
         return log_likelihoods, sums
+
+    def _parts(self, n_components: int) -> list[slice]:
+        """Points in runs, each so short that a restart's product of its features is left to one thread."""
+        n_rows, n_samples = self._phi.shape
+        size = max(1, PRODUCT // (n_components * n_rows))
+        return [slice(start, start + size) for start in range(0, n_samples, size)]
+
+    def _multiply(self, theta: Array, joint: Array) -> None:
+        """Fills joint (R, K, N) with theta (R, K, F) phi."""
+        for part in self._parts(theta.shape[1]):
+            np.matmul(theta, self._phi[:, part], out=joint[..., part])
+
+    def _add_up(self, shares: Array, sums: Array) -> None:
+        """Fills sums (R, K, F) with shares (R, K, N) phi^T."""
+        first, *others = self._parts(shares.shape[1])
+        sums[:] = np.matmul(shares[..., first], self._phi[:, first].T)
+        for part in others:
+            sums += np.matmul(shares[..., part], self._phi[:, part].T)
 
     def _shares(self, theta: Array, joint: Array) -> Array:
         """Fills joint (R, K, N) with responsibilities times weights; sums (R,) of logsumexp come back."""
-        np.matmul(theta, self._phi, out=joint)
+        self._multiply(theta, joint)
         np.maximum(joint, self._lowest, out=joint)
         _exp(joint, out=joint)
         totals = np.add.reduce(joint, axis=1)
@@ -91,7 +112,7 @@ class SmallSums:
 
     def _shares_far_out(self, theta: Array, joint: Array) -> Array:
         """The same where all of a point's densities underflow: their maximum is taken off first."""
-        np.matmul(theta, self._phi, out=joint)
+        self._multiply(theta, joint)
         highest = joint.max(axis=1, keepdims=True)
         joint -= highest
         np.maximum(joint, self._lowest, out=joint)

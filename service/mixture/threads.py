@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 # Multiplications in one pass below which a single thread is the quickest.
-PARALLEL_WORK = 3_000_000
+PARALLEL_WORK = 10_000_000
 
 _lock = threading.Lock()
 _depth = 0
