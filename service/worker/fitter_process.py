@@ -42,7 +42,7 @@ def _enter(
     if cluster is None:
         from service.worker import fitter
 
-        fitter.main(connection, device, n_devices, store_place)
+        fitter.main(connection, device, n_devices, store_place, settings)
     else:
         from service.worker import ray_fitter
 

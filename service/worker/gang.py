@@ -13,6 +13,8 @@ from typing import Any, Self
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes  # noqa: TID251  a gang is made of its processes
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
+from service.logs import start_logging
+from service.settings import Settings
 from service.storage.dataset_store import DatasetStore, StorePlace
 from service.storage.queue import Claim
 from service.storage.workers import Device
@@ -57,9 +59,12 @@ class Gang:
         start: The fit.
         devices: What each rank computes on, rank 0 first.
         store_place: Where the points are.
+        settings: How they are to log; only Python's last resort unless given.
     """
 
-    def __init__(self, start: Start, devices: list[str], store_place: StorePlace) -> None:
+    def __init__(
+        self, start: Start, devices: list[str], store_place: StorePlace, settings: Settings | None = None
+    ) -> None:
         store = DatasetStore(*store_place)
         stored = None if start.claim.url is not None else start.claim.dataset_sha256
         for sha256 in filter(None, (stored, start.claim.weights_sha256)):
@@ -71,7 +76,14 @@ class Gang:
         pipes = [Pipe() for _ in devices]
         self._connections: list[Connection] = [ours for ours, _ in pipes]
         arguments = {
-            place: (Seat(place, size, meeting, device), start, store_place, pipes[place][1], n_threads)
+            place: (
+                settings,
+                Seat(place, size, meeting, device),
+                start,
+                store_place,
+                pipes[place][1],
+                n_threads,
+            )
             for place, device in enumerate(devices)
         }
         with _environment(OMP_NUM_THREADS=str(n_threads), **_LOOPBACK):
@@ -120,8 +132,10 @@ class Gang:
         self._meeting.unlink(missing_ok=True)
 
 
-def _enter(*arguments: Any) -> None:
+def _enter(settings: Settings | None, *arguments: Any) -> None:
     """One rank, in a process that ends with this one's, and be it frozen."""
+    if settings is not None:
+        start_logging(settings)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the supervisor decides
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
     rank.main(*arguments)

@@ -4,6 +4,7 @@ import logging
 from multiprocessing.connection import Connection
 
 import torch
+from structlog.contextvars import bound_contextvars
 
 from service.storage.dataset_store import DatasetStore, StorePlace
 from service.worker.messages import Failed, Start
@@ -33,6 +34,13 @@ def main(seat: Seat, start: Start, store_place: StorePlace, connection: Connecti
         RankLost: Another rank is gone, and nobody has ended this one for it.
         OutOfStep: Ranks do not have the same numbers.
     """
+    with bound_contextvars(fit_id=start.claim.fit_id, worker_id=start.worker_id, rank=seat.rank):
+        _take_part(seat, start, store_place, connection, n_threads)
+
+
+def _take_part(
+    seat: Seat, start: Start, store_place: StorePlace, connection: Connection, n_threads: int
+) -> None:
     torch.set_num_threads(n_threads)
     inbox = Inbox(connection)
     try:

@@ -72,13 +72,14 @@ def test_any_other_error_ends_the_fit_alone(
     assert ended.code == "INTERNAL"
 
 
+@pytest.mark.parametrize("n_ranks", [1, 2])
 def test_what_a_fitter_logs_has_the_ids_of_its_fit_and_worker(
-    store: DatasetStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    store: DatasetStore, tmp_path: Path, capfd: pytest.CaptureFixture[str], n_ranks: int
 ) -> None:
     settings = Settings(data_dir=tmp_path, log_format="json")
-    process = FitterProcess("cpu", (tmp_path / "datasets", "", 1), settings=settings)
+    process = FitterProcess("cpu", (tmp_path / "datasets", "", 1), n_devices=2, settings=settings)
     try:
-        claim = replace(CLAIM, request={"device": "cpu"})
+        claim = replace(CLAIM, request={"device": "cpu", "devices": n_ranks})
         process.start(Start(claim, 1.0, worker_id="wrk_1"))  # there are no such points
         while not isinstance(finished := process.listen(60), Finished):
             assert finished is not None
@@ -86,6 +87,9 @@ def test_what_a_fitter_logs_has_the_ids_of_its_fit_and_worker(
         process.kill()
     assert isinstance(finished.ended, Failed)
     assert finished.ended.code == "INTERNAL"
-    (line,) = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    assert (line["fit_id"], line["worker_id"], line["level"]) == ("fit", "wrk_1", "error")
-    assert "Traceback" in line["exception"]
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert 1 <= len(lines) <= n_ranks  # the first to fail may be the end of the others
+    assert {line.get("rank") for line in lines} <= ({0, 1} if n_ranks == 2 else {None})
+    for line in lines:
+        assert (line["fit_id"], line["worker_id"], line["level"]) == ("fit", "wrk_1", "error")
+        assert "Traceback" in line["exception"]
