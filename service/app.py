@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
@@ -34,6 +33,7 @@ from service.api.heads import Heads
 from service.api.prepared import PreparedMixtures
 from service.api.query import refuse_unknown
 from service.api.quick import Quick
+from service.api.reader_threads import ReaderThreads
 from service.api.scoring import Scoring
 from service.api.services import Services
 from service.api.upkeep import Upkeep
@@ -141,7 +141,7 @@ def _services(settings: Settings) -> Services:
         ),
         prepared=PreparedMixtures(database),
         scoring=Scoring(settings.scoring_threads),
-        upload_threads=CapacityLimiter(_MOST_UPLOADS),
+        upload_threads=ReaderThreads(_MOST_UPLOADS),
         metrics=Metrics(database, settings.lease_seconds, admission),
         tracing=start_tracing(settings, "mixserve-api"),
         admission=admission,

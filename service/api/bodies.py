@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, BinaryIO, TypeVar
 
-from anyio import to_thread
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -46,7 +45,7 @@ async def raw_body(request: Request, services: Use) -> Spooled:
             raise disconnected(request.scope) from error
     async with inflow(request, limit) as body:
         spool = partial(spooled_object, body, services.store.scratch)
-        return await to_thread.run_sync(spool, limiter=services.upload_threads)
+        return await services.upload_threads.run(body, spool)
 
 
 Raw = Annotated[Spooled, Depends(raw_body)]

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -80,8 +79,7 @@ async def create_dataset(
             create = partial(_create_from_json, services, body, key)
         else:
             create = partial(_create_from_stream, services, body, key, media_type, asked, name)
-        # Threads of their own: clients that send slowly hold up each other, at worst, and nobody else.
-        return await to_thread.run_sync(create, limiter=services.upload_threads)
+        return await services.upload_threads.run(body, create)
 
 
 def _create_from_json(services: Services, inflow: Inflow, key: str | None) -> Response:

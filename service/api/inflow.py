@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -39,7 +40,11 @@ class Digest(Protocol):
 
 
 class _Pipe:
-    """Bytes between the event loop that takes them in and the thread that reads them."""
+    """Bytes between the event loop that takes them in and the thread that reads them.
+
+    Attributes:
+        waiting_since: Since when the thread waits for bytes, by `time.monotonic`; None while it does not.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -51,6 +56,7 @@ class _Pipe:
         self._n_held = 0
         self._is_full = False
         self._end: BaseException | bool = False
+        self.waiting_since: float | None = None
 
     async def put(self, piece: bytes) -> None:
         """Adds bytes; waits while there are too many."""
@@ -87,8 +93,10 @@ class _Pipe:
         """
         enough = min(size, _WORTH_WAKING_BYTES)
         with self._changed:
-            while self._n_held < enough and not self._end:
-                self._changed.wait()
+            if self._n_held < enough and not self._end:
+                self.waiting_since = time.monotonic()
+                self._changed.wait_for(lambda: self._n_held >= enough or self._end)
+                self.waiting_since = None
             if isinstance(self._end, BaseException):
                 raise self._end
             taken = self._taken(size)
@@ -144,8 +152,26 @@ class Inflow:
         return piece
 
 
+class Incoming(Inflow):
+    """A body that keeps coming, or keeps the thread that reads it waiting."""
+
+    def __init__(self, pipe: _Pipe, encoding: str, limit_bytes: int) -> None:
+        super().__init__(pipe, encoding, limit_bytes)
+        self._pipe = pipe
+
+    @property
+    def waiting_seconds(self) -> float:
+        """For how long the thread that reads has been waiting for bytes; 0 while it is not."""
+        since = self._pipe.waiting_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def give_up(self, error: ServiceError) -> None:
+        """Has whoever reads hear that no more comes, and why."""
+        self._pipe.end(error)
+
+
 @asynccontextmanager
-async def inflow(request: Request, limit_bytes: int) -> AsyncIterator[Inflow]:
+async def inflow(request: Request, limit_bytes: int) -> AsyncIterator[Incoming]:
     """Yields a request's body while it comes in, from when there is enough of it to occupy a thread with.
 
     Raises:
@@ -157,7 +183,7 @@ async def inflow(request: Request, limit_bytes: int) -> AsyncIterator[Inflow]:
     pump = asyncio.create_task(_pump(request, pipe))
     try:
         await pipe.worth_reading()
-        yield Inflow(pipe, encoding, limit_bytes)
+        yield Incoming(pipe, encoding, limit_bytes)
     finally:
         pump.cancel()
         with suppress(asyncio.CancelledError):

@@ -4,7 +4,6 @@ import secrets
 from functools import partial
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from torch import Tensor
@@ -159,5 +158,5 @@ async def _about_many(
     fields = _fields(question, prepared.mixture.n_components)
     async with inflow(request, services.settings.max_body_bytes) as body:
         work = partial(answered, services, body, source, prepared, question, fields, media_type)
-        outflow = await to_thread.run_sync(work, limiter=services.scoring.readers)
+        outflow = await services.scoring.readers.run(body, work)
     return OutflowAnswer(outflow, media_type)

@@ -12,9 +12,9 @@ from itertools import islice
 from typing import TypeVar
 
 import torch
-from anyio import CapacityLimiter
 from torch import Tensor
 
+from service.api.reader_threads import ReaderThreads
 from service.mixture import GaussianMixture
 
 Question = Callable[[GaussianMixture, Tensor], Mapping[str, Tensor]]
@@ -42,7 +42,7 @@ class Scoring:
             self.n_threads, "scoring", initializer=torch.set_num_threads, initargs=(1,)
         )
         # So many large requests may be under way; others wait, their bodies unread.
-        self.readers = CapacityLimiter(_MOST_READERS)
+        self.readers = ReaderThreads(_MOST_READERS)
 
     def answers(
         self, question: Question, mixture: GaussianMixture, chunks: Iterator[Tensor]

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.api.admission import Admission
 from service.api.counting import Metrics
 from service.api.fit_watcher import FitWatcher
 from service.api.prepared import PreparedMixtures
+from service.api.reader_threads import ReaderThreads
 from service.api.scoring import Scoring
 from service.api.upkeep import Upkeep
 from service.settings import Settings
@@ -31,7 +31,7 @@ class Services:
     limits: OwnerLimits
     prepared: PreparedMixtures
     scoring: Scoring
-    upload_threads: CapacityLimiter
+    upload_threads: ReaderThreads
     metrics: Metrics
     tracing: Tracing
     admission: Admission

@@ -10,6 +10,7 @@ import pytest
 from fastapi import Request
 
 from service.api.inflow import BROKEN_OFF, inflow
+from service.api.reader_threads import ReaderThreads
 from service.codecs.spooled import Spooled, spooled
 from service.errors import ServiceError
 from service.protocol import Arrived
@@ -138,3 +139,26 @@ def test_a_body_that_the_server_gave_up_says_why() -> None:
     with pytest.raises(ServiceError) as refused:
         asyncio.run(steps())
     assert (refused.value.status, refused.value.code) == (408, "REQUEST_TIMEOUT")
+
+
+def test_who_keeps_a_thread_waiting_gives_way_to_who_waits_for_one() -> None:
+    async def upload(threads: ReaderThreads, sender: Sender, n_reads: int) -> list[bytes]:
+        async with inflow(sender.request, limit_bytes=1 << 30) as body:
+            return await threads.run(body, lambda: [body.read(len(LARGE)) for _ in range(n_reads)])
+
+    async def steps() -> None:
+        threads = ReaderThreads(2, patience_seconds=0.1)
+        slow = [asyncio.create_task(upload(threads, Sender(LARGE, b"{"), 2)) for _ in range(2)]
+        await asyncio.sleep(0.5)
+        assert not any(task.done() for task in slow)  # nobody else wants their threads
+        assert await upload(threads, Sender(LARGE, LARGE), 2) == [LARGE, LARGE]
+        done, left = await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+        assert (len(done), len(left)) == (1, 1)  # one thread was wanted
+        with pytest.raises(ServiceError) as refused:
+            done.pop().result()
+        assert (refused.value.status, refused.value.code) == (408, "REQUEST_TIMEOUT")
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left)
+
+    asyncio.run(steps())

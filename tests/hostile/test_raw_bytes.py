@@ -187,6 +187,29 @@ def test_slow_uploads_keep_nobody_from_uploading(server: Server, http: httpx.Cli
         assert {tuple(statuses(rest(connection))) for connection in slow} == {(408,)}
 
 
+@pytest.mark.parametrize("path", ["/v1/datasets", "/v1/mixtures/{}/log-density"])
+def test_uploads_that_become_slow_keep_nobody_from_sending(
+    server: Server, http: httpx.Client, mixture_id: str, path: str
+) -> None:
+    row = b"0.25,0.75\r\n"
+    begin = row * (MEGABYTE // 2 // len(row))
+    head = f"POST {path.format(mixture_id)} HTTP/1.1\r\nHost: a\r\nContent-Type: text/csv\r\n".encode()
+    head += b"Content-Length: %d\r\n\r\n" % (60 * MEGABYTE)
+    over = threading.Event()
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connected(server)) for _ in range(40)]
+        threads = [threading.Thread(target=_drip, args=(connection, b"1" * 20, over)) for connection in slow]
+        for connection, thread in zip(slow, threads, strict=True):
+            connection.sendall(head + begin)
+            thread.start()
+        whole = {"content": begin, "headers": {"Content-Type": "text/csv"}}
+        for other in ("/v1/datasets", f"/v1/mixtures/{mixture_id}/log-density"):
+            assert http.post(other, **whole).is_success  # type: ignore[arg-type]
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_who_does_not_read_an_answer_is_cut_off(server: Server, http: httpx.Client) -> None:
     made = http.post("/v1/datasets", json={"gold": GOLD, "n_samples": 1_000_000}).json()
     with connected(server) as connection:
