@@ -267,3 +267,40 @@ def test_a_crowd_is_turned_away_and_the_others_are_answered_as_before(server: Se
     assert n_refused == len(refused)
     assert "requests were turned away in a second" in server.log
     assert "Traceback" not in server.log
+
+
+def test_who_comes_new_does_not_wait_far_longer_than_all_others(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    waited: dict[str, list[float]] = {"before": [], "new": []}
+
+    async def ask(kind: str, one: Connection, since: float) -> None:
+        assert (await one.ask(asked(path="/livez")))[0] == 200
+        waited[kind].append(time.perf_counter() - since)
+
+    async def opened() -> Connection:
+        return Connection(*await asyncio.open_connection(host, int(port)))
+
+    async def scenario() -> None:
+        over = False
+
+        async def again_and_again() -> None:
+            one = await opened()
+            while not over:
+                await ask("before", one, time.perf_counter())
+            one.writer.close()
+
+        async def once(since: float) -> None:
+            one = await opened()
+            await ask("new", one, since)
+            one.writer.close()
+
+        crowd = [asyncio.create_task(again_and_again()) for _ in range(100)]
+        while len(waited["before"]) < 200:
+            await asyncio.sleep(0.01)
+        since = time.perf_counter()
+        await asyncio.gather(*(once(since) for _ in range(200)))
+        over = True
+        await asyncio.gather(*crowd)
+
+    asyncio.run(scenario())
+    assert statistics.median(waited["new"]) < 20 * statistics.median(waited["before"])
