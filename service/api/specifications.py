@@ -9,6 +9,16 @@ from service.mixture import GaussianMixture, InvalidMixture
 from service.schemas.mixture import MixtureSpecification
 from service.storage.tables import MixtureRow
 
+# With its matrices written out, whatever its type, a mixture takes about so much for each of its K * D * D
+# numbers: in an answer they are objects of Python, and JSON.
+_BYTES_PER_NUMBER = 100
+_MOST_BYTES = 2 << 30
+
+
+def size_bytes(n_components: int, n_features: int) -> int:
+    """Returns how much memory an answer takes that holds a mixture."""
+    return _BYTES_PER_NUMBER * n_components * n_features**2
+
 
 def mixture_of(specification: MixtureSpecification, place: tuple[str, ...] = ()) -> GaussianMixture:
     """Returns a specification as a mixture.
@@ -17,6 +27,7 @@ def mixture_of(specification: MixtureSpecification, place: tuple[str, ...] = ())
         Unprocessable: It is not one; the error points at the place in the body.
     """
     try:
+        _require_size(len(specification.weights), len(specification.means[0]))
         return GaussianMixture.from_parameters(
             weights=specification.weights,
             means=specification.means,
@@ -31,13 +42,44 @@ def mixture_of(specification: MixtureSpecification, place: tuple[str, ...] = ())
 
 
 def mixture_of_row(row: MixtureRow) -> GaussianMixture:
-    """Returns a stored mixture as one that answers questions."""
+    """Returns a stored mixture as one that answers questions.
+
+    Raises:
+        Unprocessable: Its matrices, written out, are too large to be served.
+    """
+    require_servable_mixture(row)
     return GaussianMixture(
         weights=torch.from_numpy(row.weights),
         means=torch.from_numpy(row.means),
         covariances=torch.from_numpy(row.covariances),
         covariance_type=row.covariance_type,
     )
+
+
+def require_servable_mixture(row: MixtureRow) -> None:
+    """Refuses to write out the matrices of a stored mixture that is too large, as that of a fit may be.
+
+    Raises:
+        Unprocessable: It is.
+    """
+    n_components, n_features = row.means.shape
+    size = size_bytes(n_components, n_features)
+    if size > _MOST_BYTES:
+        raise Unprocessable(
+            f"The matrices of {row.id}, {n_components} of {n_features} features, take about {size} bytes; "
+            f"at most {_MOST_BYTES} are served.",
+            code="ANSWER_TOO_LARGE",
+        )
+
+
+def _require_size(n_components: int, n_features: int) -> None:
+    size = size_bytes(n_components, n_features)
+    if size > _MOST_BYTES:
+        raise InvalidMixture(
+            f"{n_components} components of {n_features} features take about {size} bytes; "
+            f"at most {_MOST_BYTES} are taken",
+            ("means",),
+        )
 
 
 def parameters_answer(mixture: GaussianMixture) -> dict[str, Any]:

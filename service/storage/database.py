@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from psycopg.errors import UndefinedTable
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -68,6 +68,7 @@ class Database:
             connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
             pool_size=_POOL_SIZE,
             json_serializer=_as_json,
+            json_deserializer=from_json,
         )
         event.listen(engine, "connect", _prepare_sqlite_connection)
         event.listen(engine, "begin", self._begin_on_sqlite)
@@ -110,6 +111,7 @@ class Database:
             pool_size=_POOL_SIZE,
             pool_timeout=BUSY_TIMEOUT_SECONDS,
             json_serializer=_as_json,
+            json_deserializer=from_json,
             connect_args={"options": options, "connect_timeout": 5, "application_name": "mixserve"},
         )
 

@@ -172,6 +172,82 @@ def test_strings_in_every_query_and_header(http: httpx.Client, mixture: str) -> 
                     assert answer.status_code < 500, (template, name, text)
 
 
+HUGE = 4700
+"""So many features make matrices that no answer is to hold, of a mixture that takes some kilobytes itself."""
+ROUND = {"weights": [1], "means": [[0] * HUGE], "covariances": [1], "covariance_type": "spherical"}
+LONG = {"weights": [1], "means": [[0] * HUGE], "standard_deviations": [[1] * HUGE]}
+NPY_HEAD = "{'descr': '<f8', 'fortran_order': False, 'shape': (%d, %d), }"
+SIZES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a mixture's matrices": ("/v1/mixtures", ROUND, "INVALID_MIXTURE"),
+    "a mixture's matrices by deviations": ("/v1/mixtures", LONG, "INVALID_MIXTURE"),
+    "a gold mixture's matrices": ("/v1/datasets", {"gold": ROUND, "n_samples": 1}, "INVALID_MIXTURE"),
+    "points drawn": ("/v1/datasets", {"gold": GOLD, "n_samples": 10**15}, "DATASET_TOO_LARGE"),
+    "points drawn for a fit": (
+        "/v1/fits",
+        {"dataset": {"gold": GOLD, "n_samples": 10**15}, "n_components": 1},
+        "DATASET_TOO_LARGE",
+    ),
+    "a fit's gold mixture": ("/v1/fits", {"dataset": {"gold": ROUND}, "n_components": 1}, "INVALID_MIXTURE"),
+    "a mixture to start from": (
+        "/v1/fits",
+        FIT | {"n_components": 1, "initialization": {"method": "mixture", "mixture": ROUND}},
+        "INVALID_MIXTURE",
+    ),
+    "components": ("/v1/fits", FIT | {"n_components": 2**53 - 1}, "INVALID_REQUEST"),
+    "candidates": ("/v1/fits", FIT | {"n_components": list(range(1, 200))}, "INVALID_REQUEST"),
+    "restarts": ("/v1/fits", FIT | {"n_init": 10**6}, "INVALID_REQUEST"),
+    "steps": ("/v1/fits", FIT | {"max_steps": 10**12}, "INVALID_REQUEST"),
+    "a minibatch": (
+        "/v1/fits",
+        FIT | {"optimizer": {"name": "sgd", "learning_rate": 0.1, "batch_size": 2**60}},
+        "INVALID_REQUEST",
+    ),
+    "devices": ("/v1/fits", FIT | {"devices": 10**6}, "INVALID_REQUEST"),
+    "samples": ("/v1/mixtures/{mixture}/samples", {"n_samples": 10**12}, "ANSWER_TOO_LARGE"),
+    "names": (
+        "/v1/mixtures/{mixture}/log-density",
+        {"points": POINTS, "columns": [f"c{n}" for n in range(60_000)]},
+        "INVALID_REQUEST",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SIZES)
+def test_what_a_body_asks_for_is_estimated_before_it_is_there(
+    http: httpx.Client, mixture: str, what: str
+) -> None:
+    path, body, code = SIZES[what]
+    answer = sent(http, path.format(mixture=mixture), json.dumps(body))
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text[:500]
+
+
+@pytest.mark.parametrize("shape", [(10**15, 2), (2, 10**15), (10**9, 10**9)])
+def test_what_a_head_says_is_estimated_before_it_is_there(
+    http: httpx.Client, mixture: str, shape: tuple[int, int]
+) -> None:
+    head = (NPY_HEAD % shape).ljust(117).encode() + b"\n"
+    body = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(64)
+    for path in ("/v1/datasets", f"/v1/mixtures/{mixture}/log-density"):
+        answer = http.post(path, content=body, headers={"Content-Type": "application/x-npy"})
+        assert answer.status_code == 422, answer.text
+
+
+def test_what_a_query_asks_for_is_no_more_than_there_is(http: httpx.Client, mixture: str) -> None:
+    dataset = http.post("/v1/datasets", json={"points": POINTS}).json()["id"]
+    for query in ("limit=9007199254740993", "sample=9007199254740993", f"limit={2**70}"):
+        answer = http.get(f"/v1/datasets/{dataset}/points?{query}")
+        assert answer.status_code in (200, 422), answer.text
+        assert answer.status_code == 422 or len(answer.json()["points"]) == len(POINTS)
+    for kind in ("fits", "datasets", "mixtures"):
+        assert len(http.get(f"/v1/{kind}?page_size={2**60}").json()["items"]) <= 200
+    answer = http.post(
+        f"/v1/mixtures/{mixture}/log-density?columns={'a,' * 30_000}",
+        content="0,1\n",
+        headers={"Content-Type": "text/csv"},
+    )
+    assert answer.status_code == 422
+
+
 def test_names_come_back_as_they_were_and_are_drawn(http: httpx.Client) -> None:
     kept = ("a way out", "markup", "a template", "mathematics")
     for name in kept:
