@@ -2,7 +2,8 @@
 
 One thread, sockets and epoll, since it has to send several times what the server can answer. A request that
 is due takes a connection that waits for nothing, or opens one; where all there may be wait, it is sent late,
-and its latency counts from when it was due.
+and its latency counts from when it was due. What would be sent much too late is not sent at all, and said to
+be `UNSENT`: one process can send only so many.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from urllib.parse import urlsplit
 
 _RECEIVED_AT_ONCE = 1 << 16
 _PATIENCE_SECONDS = 10.0
+_LATEST_SECONDS = 0.1
+
+UNSENT = -1
+"""The status of a request that was left out, for which the server is not to blame."""
 
 
 class Due(NamedTuple):
@@ -32,7 +37,7 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request; 0 is the status of one that got no answer.
+    """What became of a request; 0 is the status of one that was sent and got no answer.
 
     Attributes:
         due: When it was due, in seconds from the beginning.
@@ -99,15 +104,23 @@ class _Sender:
             if now > deadline:
                 break
             while sent < n_due and due[sent].at <= now and self._has_room(due[sent]):
-                self._send(due[sent])
+                if now - due[sent].at > _LATEST_SECONDS:
+                    self._leave_out(due[sent])
+                else:
+                    self._send(due[sent])
                 sent += 1
+                now = time.perf_counter() - self._begun
             pause = due[sent].at - now if sent < n_due and self._has_room(due[sent]) else 0.05
             for number, _ in self._epoll.poll(min(0.05, max(0.0, pause))):
                 self._receive(self._connections[number])
         for connection in [one for one in self._connections.values() if one.due is not None]:
             self._ended(connection, 0)
-        self._answers += [Answer(one.kind, 0, one.at, now - one.at, now - one.at) for one in due[sent:]]
+        for one in due[sent:]:
+            self._leave_out(one)
         return self._answers
+
+    def _leave_out(self, due: Due) -> None:
+        self._answers.append(Answer(due.kind, UNSENT, due.at, 0.0, 0.0))
 
     def _has_room(self, due: Due) -> bool:
         return bool(self._idle[due.kind]) or len(self._connections) < self._max_connections

@@ -10,9 +10,12 @@ has that many times as many arrive in an open model, each when it is due, and th
 - `goodput_ratio`: answered with success under overload, over capacity; the goal is at least 0.8.
 - `processor_ratio`: the same of answers for a second of the server's processor time, which other work on the
   machine changes less.
+- `arrivals_per_second`: what was sent. What the sender could not send within 0.1 s is left out, and is
+  `n_unsent`: one process sends about as many small requests as the server can refuse.
 - `refused_p99_milliseconds`: from when a refused request was due to the end of its 503; the goal is at most
   100. `late_p99_milliseconds` says how late the sender itself was; that is within every latency.
-- `health_checks`: of /livez and /readyz meanwhile, twenty times a second each; all are to be 200.
+- `health_checks`: of /livez and /readyz meanwhile, twenty times a second each, by a process of their own; all
+  are to be 200.
 - `recovered_after_seconds`: from the end of the overload to the last refusal.
 
 The server has one core and the sender the other: on fewer than two, or beside other work, the figures say
@@ -21,11 +24,13 @@ little. What one sender can send is limited too; where `late_p99_milliseconds` i
 
 import argparse
 import json
+import multiprocessing
 import resource
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +38,7 @@ import httpx
 
 from benchmarks.http_load import closed_loop, percentile, post, post_points
 from benchmarks.mixture_machine import print_line
-from benchmarks.open_arrivals import Answer, poisson, regular, send
+from benchmarks.open_arrivals import UNSENT, Answer, poisson, regular, send
 from benchmarks.scoring_one_point import processor_seconds
 from tests import serving
 
@@ -101,15 +106,17 @@ def measure(server: tuple[str, int], kind: str, request: bytes, seconds: float, 
     used = [processor_seconds(process_id)]
     capacity = closed_loop(url, request, n_connections=N_CLIENTS, seconds=seconds)
     used.append(processor_seconds(process_id))
-    health = [regular(HEALTH_EVERY_SECONDS, seconds, path, get(url, path)) for path in HEALTH]
-    answers = send(url, poisson(times * capacity, seconds, kind, request), *health)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as checker:
+        checker.submit(int).result()  # it has begun
+        checking = checker.submit(check_health, url, seconds)
+        answers = send(url, poisson(times * capacity, seconds, kind, request))
+        checked = checking.result()
     used.append(processor_seconds(process_id))
     after = send(url, poisson(capacity / 2, seconds / 2, kind, request, seed=1))
-    asked = [answer for answer in answers if answer.kind == kind]
+    asked = [answer for answer in answers if answer.status != UNSENT]
     served, refused = with_status(asked, OK), with_status(asked, (503,))
     # What was answered while more came, not what was left over at the end.
     in_time = [answer for answer in served if answer.due + answer.seconds <= seconds]
-    checked = [answer for answer in answers if answer.kind in HEALTH]
     late = [answer.due for answer in with_status(after, (503,))]
     print_line(
         benchmark="service_overload",
@@ -120,6 +127,7 @@ def measure(server: tuple[str, int], kind: str, request: bytes, seconds: float, 
         goodput_ratio=len(in_time) / seconds / capacity,
         processor_ratio=len(served) / (used[2] - used[1]) / (capacity * seconds) * (used[1] - used[0]),
         goal_goodput_ratio=GOAL_GOODPUT,
+        n_unsent=len(answers) - len(asked),
         n_refused=len(refused),
         n_neither=len(asked) - len(served) - len(refused),
         refused_p50_milliseconds=milliseconds(refused, 50),
@@ -134,6 +142,11 @@ def measure(server: tuple[str, int], kind: str, request: bytes, seconds: float, 
         after_served_share=len(with_status(after, OK)) / len(after),
         after_p99_milliseconds=milliseconds(after, 99),
     )
+
+
+def check_health(url: str, seconds: float) -> list[Answer]:
+    """Asks how a service is, for so long."""
+    return send(url, *(regular(HEALTH_EVERY_SECONDS, seconds, path, get(url, path)) for path in HEALTH))
 
 
 def with_status(answers: list[Answer], statuses: tuple[int, ...]) -> list[Answer]:
