@@ -1,13 +1,22 @@
 """/v1/mixtures, and what a mixture can be asked."""
 
+import asyncio
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from service.api import mixtures
+from service.api.specifications import mixture_of_row, size_bytes
+from service.app import create_app
+from service.errors import Unprocessable
+from service.settings import Settings
+from service.storage import migrations
+from service.storage.tables import MixtureRow
 from tests import oracles
 from tests.api.test_problems import assert_problem
 from tests.serving import GOLD
@@ -220,3 +229,34 @@ def test_small_questions_of_a_large_mixture(http: httpx.Client) -> None:
     answer = http.post(f"/v1/mixtures/{mixture['id']}/log-density", json={"points": [[0.0] * d] * 20}).json()
     expected = math.log((20 * math.exp(-0.25) + 20) / 40) - 0.5 * d * math.log(4 * math.pi)
     assert answer["log_density"] == pytest.approx([expected] * 20, rel=1e-12)
+
+
+def test_a_page_of_large_mixtures_has_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(Settings(data_dir=tmp_path))
+    migrations.upgrade(app.state.services.database)
+    monkeypatch.setattr(mixtures, "_MOST_PAGE_BYTES", 2 * size_bytes(3, 2))
+
+    async def pages() -> tuple[list[str], list[list[str]]]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://in.process") as http:
+            made = [(await http.post("/v1/mixtures", json=GOLD)).json()["id"] for _ in range(3)]
+            found: list[list[str]] = []
+            token: str | None = ""
+            while token is not None:
+                query = {"page_size": "3"} | ({"page_token": token} if token else {})
+                page = (await http.get("/v1/mixtures", params=query)).json()
+                found.append([item["id"] for item in page["items"]])
+                token = page.get("next_page_token")
+        return made, found
+
+    made, found = asyncio.run(pages())
+    assert found == [made[:0:-1], made[:1]]
+
+
+def test_a_stored_mixture_may_be_too_large_for_an_answer() -> None:
+    parameters = {"weights": np.ones(1), "means": np.zeros((1, 4700)), "covariances": np.ones(1)}
+    row = MixtureRow(id="mix_1", covariance_type="spherical", **parameters)
+    for use in (mixtures.as_answer, mixture_of_row):
+        with pytest.raises(Unprocessable) as refused:
+            use(row)
+        assert refused.value.code == "ANSWER_TOO_LARGE"
