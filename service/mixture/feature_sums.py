@@ -109,7 +109,7 @@ class FeatureSums:
         rows = self.features.n_rows + self.features.n_scratch_rows + n_components
         most = max(SMALLEST_CHUNK, self._chunk_bytes // (rows * self._points.element_size()))
         n_chunks = -(-n_samples // most)
-        return -(-n_samples // n_chunks + 7) // 8 * 8
+        return (-(-n_samples // n_chunks) + 7) // 8 * 8
 
     def _slice(self, theta: Tensor, starts: range, width: int) -> tuple[Tensor, Tensor]:
         """The sums (R,) and (R, K, F) over the chunks that begin at these points."""
