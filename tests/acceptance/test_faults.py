@@ -26,8 +26,8 @@ def test_a_database_that_restarts_costs_nothing_but_patience(
     with ExitStack() as stack:
         server = stack.enter_context(serving(tmp_path, database_url=url, lease_seconds=2))
         http = stack.enter_context(server.client())
-        request = ENDLESS | {"max_steps": 12_000}
-        path = begun(http, max_steps=12_000)
+        request = ENDLESS | {"max_steps": 5_000}
+        path = begun(http, max_steps=5_000)
         working = fitter(server)
         stream = stack.enter_context(http.stream("GET", f"{path}/events", headers=EVENT_STREAM))
         lines = stream.iter_lines()
