@@ -9,15 +9,16 @@ from service.mixture import GaussianMixture, InvalidMixture
 from service.schemas.mixture import MixtureSpecification
 from service.storage.tables import MixtureRow
 
-# With its matrices written out, whatever its type, a mixture takes about so much for each of its K * D * D
-# numbers: in an answer they are objects of Python, and JSON.
-_BYTES_PER_NUMBER = 100
+# What a mixture takes, whatever its type, for each of its K * D * D numbers: written out in an answer, where
+# they are objects of Python, and JSON; and ready for questions, with covariances and their factors.
+_BYTES_WRITTEN = 100
+_BYTES_PREPARED = 32
 _MOST_BYTES = 2 << 30
 
 
 def size_bytes(n_components: int, n_features: int) -> int:
     """Returns how much memory an answer takes that holds a mixture."""
-    return _BYTES_PER_NUMBER * n_components * n_features**2
+    return _BYTES_WRITTEN * n_components * n_features**2
 
 
 def mixture_of(specification: MixtureSpecification, place: tuple[str, ...] = ()) -> GaussianMixture:
@@ -45,9 +46,9 @@ def mixture_of_row(row: MixtureRow) -> GaussianMixture:
     """Returns a stored mixture as one that answers questions.
 
     Raises:
-        Unprocessable: Its matrices, written out, are too large to be served.
+        Unprocessable: Its matrices are too large; those of 1024 components of 256 features are not.
     """
-    require_servable_mixture(row)
+    _require_servable(row, _BYTES_PREPARED)
     return GaussianMixture(
         weights=torch.from_numpy(row.weights),
         means=torch.from_numpy(row.means),
@@ -62,8 +63,12 @@ def require_servable_mixture(row: MixtureRow) -> None:
     Raises:
         Unprocessable: It is.
     """
+    _require_servable(row, _BYTES_WRITTEN)
+
+
+def _require_servable(row: MixtureRow, bytes_per_number: int) -> None:
     n_components, n_features = row.means.shape
-    size = size_bytes(n_components, n_features)
+    size = bytes_per_number * n_components * n_features**2
     if size > _MOST_BYTES:
         raise Unprocessable(
             f"The matrices of {row.id}, {n_components} of {n_features} features, take about {size} bytes; "

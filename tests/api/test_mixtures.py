@@ -254,9 +254,17 @@ def test_a_page_of_large_mixtures_has_fewer(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_stored_mixture_may_be_too_large_for_an_answer() -> None:
-    parameters = {"weights": np.ones(1), "means": np.zeros((1, 4700)), "covariances": np.ones(1)}
-    row = MixtureRow(id="mix_1", covariance_type="spherical", **parameters)
-    for use in (mixtures.as_answer, mixture_of_row):
+    for use, n_features in ((mixtures.as_answer, 4700), (mixture_of_row, 8200)):
         with pytest.raises(Unprocessable) as refused:
-            use(row)
+            use(spherical(1, n_features))
         assert refused.value.code == "ANSWER_TOO_LARGE"
+
+
+def test_the_largest_mixture_that_a_fit_may_have_can_be_asked() -> None:
+    assert mixture_of_row(spherical(1024, 256)).n_components == 1024
+
+
+def spherical(n_components: int, n_features: int) -> MixtureRow:
+    weights = np.full(n_components, 1 / n_components)
+    parameters = {"means": np.zeros((n_components, n_features)), "covariances": np.ones(n_components)}
+    return MixtureRow(id="mix_1", covariance_type="spherical", weights=weights, **parameters)
