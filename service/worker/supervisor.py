@@ -17,12 +17,12 @@ from service.settings import Settings
 from service.storage import changes, checkpoints, claims, queue, workers
 from service.storage.claims import Claimant
 from service.storage.database import Database, Session
-from service.storage.queue import Claim, Standing, Then
+from service.storage.queue import Claim, Standing
 from service.tracing import Tracing
 from service.worker.figures import Figures
 from service.worker.fitter_process import FitterDied, FitterProcess
 from service.worker.keeping import Keeping
-from service.worker.messages import Checkpointed, Ended, Failed, Finished, Start, Stopped, Succeeded
+from service.worker.messages import Checkpointed, Ended, Failed, Finished, Start, Stopped
 from service.worker.ray_cluster import RayCluster, is_reachable
 from service.worker.work import Work
 
@@ -264,14 +264,14 @@ class Supervisor:
     def _settle_alone(self, work: Work, ended: Ended) -> bool:
         """Writes how the fit ended; one whose result cannot be written must not be done again and again."""
         try:
-            return self._insist(lambda: self._write(work, ended))
+            return self._insist(lambda: work.end(self._database, ended))
         except ServiceError:
             raise
         except Exception as error:
             logger.exception("the result of fit %s cannot be written", work.claim.fit_id)
             message = f"The result could not be kept ({type(error).__name__}); the log has the details."
             failed = Failed("INTERNAL", message)
-            return self._insist(lambda: self._write(work, failed))
+            return self._insist(lambda: work.end(self._database, failed))
 
     def _write_and_claim(self, work: Work, ended: Ended) -> tuple[bool, Claim | None]:
         """Claims the next fit in the transaction that ends this one: one wait for the disk instead of two.
@@ -284,22 +284,8 @@ class Supervisor:
             if self._fitter.is_alive() and not self._stopping.is_set():
                 claimed[0] = claims.claim_after(self._database, session, self._claimant())
 
-        mine = self._write(work, ended, claim_next)
+        mine = work.end(self._database, ended, claim_next)
         return mine, claimed[0]
-
-    def _write(self, work: Work, ended: Ended, then: Then | None = None) -> bool:
-        """Returns whether it counted; a result that was ready before the wish to stop does."""
-        claim, progress = work.claim, work.progress
-        if isinstance(ended, Succeeded):
-            return queue.succeed(self._database, claim, ended.result, ended.parameters, progress, then)
-        if isinstance(ended, Failed):
-            return queue.fail(self._database, claim, ended.code, ended.message, progress, then)
-        if work.stop_outcome == "cancelled":
-            return queue.cancelled(self._database, claim, progress)
-        if work.stop_outcome == "timed_out":
-            message = f"The fit did not end within its timeout_seconds of {claim.timeout_seconds:g}."
-            return queue.fail(self._database, claim, "TIMED_OUT", message, progress)
-        return queue.release(self._database, claim)
 
     def _insist(self, act: Callable[[], Value]) -> Value:
         """Returns what a database call returns, trying again while it does not answer or is full."""

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.storage.queue import Claim
+from service.storage import queue
+from service.storage.database import Database
+from service.storage.queue import Claim, Then
 from service.worker.keeping import Keeping
-from service.worker.messages import Asked
+from service.worker.messages import Asked, Ended, Failed, Succeeded
 
 
 @dataclass
@@ -43,3 +45,20 @@ class Work:
         """Notes that the progress has been written."""
         assert self.progress is not None, "there was something to write"  # noqa: S101
         self.progress, self.progress_written = self.progress | {"traces": []}, True
+
+    def end(self, database: Database, ended: Ended, then: Then | None = None) -> bool:
+        """Writes how it ended; returns whether that counted.
+
+        A result that was ready before the wish to stop does.
+        """
+        claim, progress = self.claim, self.progress
+        if isinstance(ended, Succeeded):
+            return queue.succeed(database, claim, ended.result, ended.parameters, progress, then)
+        if isinstance(ended, Failed):
+            return queue.fail(database, claim, ended.code, ended.message, progress, then)
+        if self.stop_outcome == "cancelled":
+            return queue.cancelled(database, claim, progress)
+        if self.stop_outcome == "timed_out":
+            message = f"The fit did not end within its timeout_seconds of {claim.timeout_seconds:g}."
+            return queue.fail(database, claim, "TIMED_OUT", message, progress)
+        return queue.release(database, claim)

@@ -96,6 +96,13 @@ def _standing(database: Database, fit_ids: list[str]) -> list[tuple[str, int, in
     return [(row.status, row.attempt, row.n_workers_lost) for row in rows]
 
 
+def _well(worker: Supervisor, _: Scripted, number: int) -> Succeeded:
+    """All four fits succeed, and that is all."""
+    if number == 3:
+        worker.stop()
+    return Succeeded(RESULT, PARAMETERS)
+
+
 DONE, UNTOUCHED, GIVEN_BACK = ("succeeded", 1, 0), ("queued", 0, 0), ("queued", 1, 0)
 
 
@@ -109,11 +116,9 @@ def test_an_end_and_the_next_claim_are_one_transaction(
         nonlocal committed
         committed += 1
 
-    def script(worker: Supervisor, _: Scripted, number: int) -> Succeeded:
+    def script(worker: Supervisor, fitter: Scripted, number: int) -> Succeeded:
         n_commits.append(committed)
-        if number == 3:
-            worker.stop()
-        return Succeeded(RESULT, PARAMETERS)
+        return _well(worker, fitter, number)
 
     event.listen(database.engine, "commit", count)
     work(script)
@@ -167,10 +172,9 @@ def test_a_dead_fitter_is_given_no_fit_with_the_end_of_its_last(
 def test_a_result_that_cannot_be_written_takes_no_claim_with_it(
     database: Database, fit_ids: list[str], work: Callable[[Script], int]
 ) -> None:
-    def script(worker: Supervisor, _: Scripted, number: int) -> Succeeded:
-        if number == 3:
-            worker.stop()
-        return UNWRITABLE if number == 1 else Succeeded(RESULT, PARAMETERS)
+    def script(worker: Supervisor, fitter: Scripted, number: int) -> Succeeded:
+        done = _well(worker, fitter, number)
+        return UNWRITABLE if number == 1 else done
 
     work(script)
     assert _standing(database, fit_ids) == [DONE, ("failed", 1, 0), DONE, DONE]
@@ -186,11 +190,6 @@ def test_a_claim_that_fails_takes_no_result_with_it(
     def broken(*_: Any) -> None:
         raise ValueError("a test")
 
-    def script(worker: Supervisor, _: Scripted, number: int) -> Succeeded:
-        if number == 3:
-            worker.stop()
-        return Succeeded(RESULT, PARAMETERS)
-
     monkeypatch.setattr(supervisor.claims, "claim_after", broken)
-    work(script)
+    work(_well)
     assert _standing(database, fit_ids) == [DONE] * 4
