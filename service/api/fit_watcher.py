@@ -51,7 +51,7 @@ class FitWatcher:
                 one.answer(False)
 
     def close(self) -> None:
-        """Stops looking."""
+        """Stops looking; call it in the loop, which nothing is told after that."""
         with self._lock:
             self._closed = True
             self._lock.notify()
@@ -143,7 +143,9 @@ class FitWatcher:
             watched = list(self._watched)
         states = self._states(watched)
         assert self._loop is not None, "started in a loop"  # noqa: S101
-        self._loop.call_soon_threadsafe(self._wake, watched, states)
+        with self._lock:
+            if not self._closed:  # or the loop may be closed, too
+                self._loop.call_soon_threadsafe(self._wake, watched, states)
 
     def _wake(self, watched: list[str], states: dict[str, FitState]) -> None:
         for fit_id in watched:
