@@ -21,6 +21,9 @@ from service.worker.keeper import Keeper
 
 _GRACE_SECONDS = 5
 _SWITCH_SECONDS = 0.0005
+# In each of its turns libuv takes one connection from each socket that listens. With a single one, those who
+# come new wait far longer than all others when there is much to do: a thousand of them for seconds.
+_MORE_DOORS = 31
 
 
 class _Server(uvicorn.Server):
@@ -69,7 +72,9 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server has its own
     keeper.start()
     try:
-        _Server(config, services, keeper).run(sockets=[listener])
+        _Server(config, services, keeper).run(
+            sockets=[listener, *(listener.dup() for _ in range(_MORE_DOORS))]
+        )
     except KeyboardInterrupt:
         pass
     finally:

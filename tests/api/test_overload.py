@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import select
 import socket
 import statistics
@@ -267,3 +268,12 @@ def test_a_crowd_is_turned_away_and_the_others_are_answered_as_before(server: Se
     assert n_refused == len(refused)
     assert "requests were turned away in a second" in server.log
     assert "Traceback" not in server.log
+
+
+def test_more_than_one_new_connection_is_taken_in_a_turn_of_the_loop(server: Server) -> None:
+    process, port = Path(f"/proc/{server.process.pid}"), int(server.url.rpartition(":")[2])
+    rows = [line.split() for line in (process / "net" / "tcp").read_text().splitlines()[1:]]
+    listening = [row[9] for row in rows if row[3] == "0A" and int(row[1].partition(":")[2], 16) == port]
+    assert len(listening) == 1
+    doors = [file for file in (process / "fd").iterdir() if os.readlink(file) == f"socket:[{listening[0]}]"]
+    assert len(doors) >= 16  # libuv takes one from each

@@ -22,7 +22,12 @@ IDLE = "mixserve_http_requests_in_progress 1.0"  # it is the one that asks
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {"head_seconds": HEAD_SECONDS, "body_seconds": BODY_SECONDS, "max_body_bytes": 64 * MEGABYTE}
+    settings = {
+        "head_seconds": HEAD_SECONDS,
+        "body_seconds": BODY_SECONDS,
+        "max_body_bytes": 64 * MEGABYTE,
+        "max_queueing_seconds": 60,  # whatever else the machine does
+    }
     with serving(tmp_path_factory.mktemp("data"), workers=0, **settings) as running:
         yield running
         assert "Traceback" not in running.log
