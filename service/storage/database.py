@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session as Session
 
 from service.errors import ServiceError, Unavailable
+from service.storage.idle_connections import ask_idle_ones
 from service.storage.together import Answer, Together
 from service.storage.turns import Turns
 
@@ -105,15 +106,16 @@ class Database:
             f"-c idle_in_transaction_session_timeout={idle_limit_ms} -c lock_timeout={_LOCK_TIMEOUT_MS}"
             " -c timezone=UTC"
         )
-        return create_engine(
+        engine = create_engine(
             self.url,
-            pool_pre_ping=True,
             pool_size=_POOL_SIZE,
             pool_timeout=BUSY_TIMEOUT_SECONDS,
             json_serializer=_as_json,
             json_deserializer=from_json,
             connect_args={"options": options, "connect_timeout": 5, "application_name": "mixserve"},
         )
+        ask_idle_ones(engine)
+        return engine
 
     @property
     def engine(self) -> Engine:

@@ -24,8 +24,20 @@ def record(session: Session, fit_id: str, number: int, kind: str, data: dict[str
         kind: `status`, `progress` or `log`.
         data: What the event says.
     """
+    record_all(session, fit_id, number, [(kind, data)])
+
+
+def record_all(
+    session: Session, fit_id: str, number: int, happened: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """Writes events that happened together, kind and data of each; `number` is that of the last."""
     insert_and_tell = _INSERTS[session.get_bind().dialect.name]
-    session.execute(insert_and_tell, {"fit_id": fit_id, "number": number, "type": kind, "data": data})
+    first = number - len(happened) + 1
+    rows = [
+        {"fit_id": fit_id, "number": first + place, "type": kind, "data": data}
+        for place, (kind, data) in enumerate(happened)
+    ]
+    session.execute(insert_and_tell, rows)
 
 
 def announce(session: Session) -> None:

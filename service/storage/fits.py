@@ -130,10 +130,9 @@ def end(
     n_events = row.n_events
     if row.n_checkpoints:
         session.execute(_FORGET_CHECKPOINTS, {"fit": fit_id})
-    if told is not None:
-        events.record(session, fit_id, n_events - 1, "progress", told)
     data = {"status": status} | ({"error": columns["error"]} if columns.get("error") else {})
-    events.record(session, fit_id, n_events, "status", data)
+    happened = [("status", data)] if told is None else [("progress", told), ("status", data)]
+    events.record_all(session, fit_id, n_events, happened)
     record_device_use(session, fit_id)
     return True
 
