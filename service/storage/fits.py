@@ -12,13 +12,13 @@ from service.storage import events
 from service.storage.columns import now_plus
 from service.storage.owner_limits import record_device_use
 from service.storage.rows import find, newest_first
-from service.storage.tables import LIVE, CheckpointPartRow, FitRow
+from service.storage.tables import LIVE, LIVE_SQL, CheckpointPartRow, FitRow
 
 _PARTS = cast(Table, CheckpointPartRow.__table__)
 _FORGET_CHECKPOINTS = _PARTS.delete().where(_PARTS.c.fit_id == bindparam("fit"))
 # Of the table, not of the class: objects that nobody changes would cost more than the statements.
 _FITS = cast(Table, FitRow.__table__)
-_N_QUEUED = select(func.count()).select_from(_FITS).where(_FITS.c.status == "queued")
+_N_QUEUED = select(func.count()).select_from(_FITS).where(LIVE_SQL, _FITS.c.status == "queued")
 _GIVEN = tuple((attribute.key, attribute.columns[0].name) for attribute in inspect(FitRow).column_attrs)
 _DEFAULTS = ("id", "owner", "status", "created_at", "attempt", "priority")
 _INSERT = _FITS.insert().returning(*(_FITS.c[name] for name in _DEFAULTS))

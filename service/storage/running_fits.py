@@ -41,5 +41,5 @@ def owners_at_limit(limit: int | None) -> Select[Any] | CompoundSelect[Any]:
     if limit is None:
         return at_own
     has_own = exists().where(_OWN, OwnerLimitRow.owner == fit.owner)
-    running = select(fit.owner).where(fit.status == "running").group_by(fit.owner)
+    running = select(fit.owner).where(LIVE_SQL, fit.status == "running").group_by(fit.owner)
     return at_own.union_all(running.having(func.count() >= limit, ~has_own))

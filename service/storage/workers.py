@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.storage.columns import now_plus
 from service.storage.database import Database
-from service.storage.tables import FitRow, WorkerRow
+from service.storage.tables import LIVE_SQL, FitRow, WorkerRow
 
 _FORGOTTEN_AFTER_SECONDS = 86_400.0
 
@@ -99,7 +99,7 @@ def alive(session: Session, lease_seconds: float) -> list[tuple[WorkerRow, list[
     ).all()
     running: dict[str, list[str]] = {row.id: [] for row in rows}
     claimed = select(FitRow.id, FitRow.worker_id).where(
-        FitRow.worker_id.in_(running), FitRow.status == "running"
+        LIVE_SQL, FitRow.worker_id.in_(running), FitRow.status == "running"
     )
     for fit_id, worker_id in session.execute(claimed):
         if worker_id is not None:
