@@ -10,9 +10,12 @@ from torch import Tensor
 
 from service.mixture.blocked_points import Points
 from service.mixture.components import Components
+from service.mixture.midway import Midway, Sums, added
 
-# Differences of points and means that are looked at together; they stay in a core's own cache.
-CHUNK_NUMBERS = 1 << 16
+# Differences of points and means that are looked at together; they stay in the cores' own caches.
+CHUNK_NUMBERS = 1 << 17
+# The points are cut into so many slices at most, each with sums of its own of so many bytes together.
+SLICES, SLICED_SUMS_BYTES = 16, 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,49 +36,91 @@ class CentredSums:
 
 
 def centred_sums(
-    points: Points, weights: Tensor | None, components: Components, regularization: float
+    points: Points,
+    weights: Tensor | None,
+    components: Components,
+    regularization: float,
+    midway: Midway | None = None,
 ) -> CentredSums:
     """Statistics of points (D, N) with weights (N,) under R x K components, by |(x - mean) U|^2.
 
-    The density of component k is multiplied by exp(-regularization tr(precision_k) / 2).
+    The density of component k is multiplied by exp(-regularization tr(precision_k) / 2). What ``midway`` has
+    of this pass is not done again.
     """
-    n_restarts, n_components, n_features = components.means.shape
-    rows = n_restarts * n_components
-    cholesky = components.precisions_cholesky.flatten(0, 1)
-    constants = (
-        components.log_weights
-        + components.log_determinants()
-        - 0.5 * n_features * math.log(2 * math.pi)
-        - 0.5 * regularization * components.precisions_cholesky.square().flatten(2).sum(-1)
-    ).flatten()
-    means = components.means.reshape(rows, n_features, 1)
-    total = means.new_zeros(n_restarts)
-    counts, first = means.new_zeros(rows), means.new_zeros(rows, n_features)
-    second = torch.zeros_like(cholesky)
-    chunk = max(16, CHUNK_NUMBERS // (rows * n_features))
-    for start in range(0, points.shape[1], chunk):
-        part = points[:, start : start + chunk].double()
-        difference = part - means
-        joint = constants[:, None] - 0.5 * _squared_distances(difference, cholesky)
-        joint = joint.view(n_restarts, n_components, -1)
-        log_totals = torch.logsumexp(joint, dim=1)
-        shares = (joint - log_totals.unsqueeze(1)).exp_().view(rows, -1)
-        if weights is not None:
-            part_weights = weights[start : start + chunk].double()
-            shares *= part_weights
-            log_totals = log_totals * part_weights
-        total += log_totals.sum(1)
-        counts += shares.sum(1)
-        shared = difference * shares.unsqueeze(1)
-        first += shared.sum(2)
-        if components.diagonal:
-            second += (shared * difference).sum(2)
-        else:
-            second += torch.bmm(shared, difference.mT)
-    shape = (n_restarts, n_components)
-    return CentredSums(
-        total, counts.view(shape), first.view(*shape, -1), second.view(*shape, *second.shape[1:])
+    form = _Form(points, weights, components, regularization)
+    chunks = range(0, points.shape[1], form.chunk)
+    n_slices = max(1, min(len(chunks), SLICES, SLICED_SUMS_BYTES // (8 * form.n_sums)))
+    slices = [
+        chunks[i * len(chunks) // n_slices : (i + 1) * len(chunks) // n_slices] for i in range(n_slices)
+    ]
+    key = [points.shape[1], form.chunk, n_slices]
+    parts = (midway or Midway()).each(
+        "centred", lambda place: form.sums(slices[place]), n_slices, form.coefficients(), key, in_turn=True
     )
+    return form.told_apart(*added(parts))
+
+
+class _Form:
+    """What every chunk of a pass needs of the components, restart by restart in one row after the other."""
+
+    def __init__(
+        self, points: Points, weights: Tensor | None, components: Components, regularization: float
+    ) -> None:
+        self._points, self._weights = points, weights
+        self._shape = components.means.shape
+        n_restarts, n_components, n_features = self._shape
+        self._rows = n_restarts * n_components
+        self._cholesky = components.precisions_cholesky.flatten(0, 1)
+        self._constants = (
+            components.log_weights
+            + components.log_determinants()
+            - 0.5 * n_features * math.log(2 * math.pi)
+            - 0.5 * regularization * components.precisions_cholesky.square().flatten(2).sum(-1)
+        ).flatten()
+        self._means = components.means.reshape(self._rows, n_features, 1)
+        self.chunk = max(16, CHUNK_NUMBERS // (self._rows * n_features))
+        self.n_sums = self._rows * (1 + n_features) + self._cholesky.numel()
+
+    def coefficients(self) -> Tensor:
+        """All that the sums depend on but the points."""
+        return torch.cat([part.flatten() for part in (self._constants, self._means, self._cholesky)])
+
+    def sums(self, starts: range) -> Sums:
+        """The log-likelihoods (R,) of the chunks that begin at these points, and all other sums in a row."""
+        n_restarts, n_components, n_features = self._shape
+        total = self._means.new_zeros(n_restarts)
+        counts, first = self._means.new_zeros(self._rows), self._means.new_zeros(self._rows, n_features)
+        second = torch.zeros_like(self._cholesky)
+        for start in starts:
+            part = self._points[:, start : start + self.chunk].double()
+            difference = part - self._means
+            joint = self._constants[:, None] - 0.5 * _squared_distances(difference, self._cholesky)
+            joint = joint.view(n_restarts, n_components, -1)
+            log_totals = torch.logsumexp(joint, dim=1)
+            shares = (joint - log_totals.unsqueeze(1)).exp_().view(self._rows, -1)
+            if self._weights is not None:
+                part_weights = self._weights[start : start + self.chunk].double()
+                shares *= part_weights
+                log_totals = log_totals * part_weights
+            total += log_totals.sum(1)
+            counts += shares.sum(1)
+            shared = difference * shares.unsqueeze(1)
+            first += shared.sum(2)
+            if second.ndim == 2:
+                second += (shared * difference).sum(2)
+            else:
+                second += torch.bmm(shared, difference.mT)
+        return total, torch.cat([part.flatten() for part in (counts, first, second)])
+
+    def told_apart(self, total: Tensor, sums: Tensor) -> CentredSums:
+        """What `sums` has put in a row."""
+        counts, first, second = torch.split(sums, [self._rows, self._means.numel(), self._cholesky.numel()])
+        return CentredSums(
+            total,
+            counts.view(self._shape[:2]),
+            first.view(self._shape),
+            second.view(*self._shape[:2], *self._cholesky.shape[1:]),
+        )
 
 
 def _squared_distances(difference: Tensor, cholesky: Tensor) -> Tensor:

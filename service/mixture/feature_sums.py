@@ -10,7 +10,7 @@ from torch import Tensor
 from service.mixture.arrays import Numbers, like, tensor_of
 from service.mixture.blocked_points import Points, in_memory
 from service.mixture.features import QuadraticFeatures
-from service.mixture.midway import Midway, Sums
+from service.mixture.midway import Midway, added
 from service.mixture.out_of_memory import is_out_of_memory
 from service.mixture.small_sums import SMALL_NUMBERS, SmallSums
 
@@ -40,13 +40,19 @@ class FeatureSums:
     bit: the shapes of its products, its chunks and its slices follow from K, F and N alone.
     """
 
-    def __init__(self, points: Points, weights: Tensor | None, features: QuadraticFeatures) -> None:
+    def __init__(
+        self,
+        points: Points,
+        weights: Tensor | None,
+        features: QuadraticFeatures,
+        midway: Midway | None = None,
+    ) -> None:
         self.features = features
         self._points = points
         self._weights = weights
         kept_bytes = features.n_rows * points.shape[1] * points.element_size()
         self.kept = features.rows_of(in_memory(points)) if kept_bytes <= KEPT_FEATURES_BYTES else None
-        self.midway = Midway()
+        self.midway = midway or Midway()
         self._free_buffers: list[tuple[int, Buffers]] = []
         self._chunk_bytes = CHUNK_BYTES if points.device.type == "cpu" else GPU_CHUNK_BYTES
         self._small: SmallSums | None = None
@@ -94,13 +100,14 @@ class FeatureSums:
         # Where features are made anew, restarts share them; kept ones let every restart go its own way.
         groups = [theta] if self.kept is None else list(torch.split(theta, 1))
         parts = self.midway.each(
+            "features",
             lambda task: self._slice(groups[task // n_slices], slices[task % n_slices], width),
             len(groups) * n_slices,
             theta,
             [self._points.shape[1], width, n_slices],
         )
         # One slice after the other, for a reduction's order would depend on the number of restarts.
-        totals = [_added(parts[i : i + n_slices]) for i in range(0, len(parts), n_slices)]
+        totals = [added(parts[i : i + n_slices]) for i in range(0, len(parts), n_slices)]
         return torch.cat([total[0] for total in totals]), torch.cat([total[1] for total in totals])
 
     def _chunk_width(self, n_components: int) -> int:
@@ -148,14 +155,6 @@ class FeatureSums:
         phi = buffers[0][: n_rows * size].view(n_rows, size)
         self.features.write(self._points[:, start:stop], phi)
         return phi[: self.features.n_rows], joint
-
-
-def _added(parts: list[Sums]) -> Sums:
-    log_totals, sums = (part.clone() for part in parts[0])
-    for more_log_totals, more_sums in parts[1:]:
-        log_totals += more_log_totals
-        sums += more_sums
-    return log_totals, sums
 
 
 def _add_product(shares: Tensor, phi: Tensor, sums: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +17,18 @@ from service.mixture.parallel import run_parallel
 Sums = tuple[Tensor, Tensor]
 
 _PREFIX = "midway:"
-_THETA, _KEY = f"{_PREFIX}theta", f"{_PREFIX}key"
+
+
+@dataclass(eq=False)
+class _Done:
+    """The sums of one way to take them: with which coefficients, over what, and those over each slice."""
+
+    theta: Tensor
+    key: list[int]
+    sums: dict[int, Sums] = field(default_factory=dict)
+
+    def is_of(self, theta: Tensor, key: list[int]) -> bool:
+        return self.key == key and torch.equal(self.theta, theta)
 
 
 class Midway:
@@ -26,9 +38,7 @@ class Midway:
     """
 
     def __init__(self) -> None:
-        self._theta: Tensor | None = None
-        self._key: list[int] = []
-        self._done: dict[int, Sums] = {}
+        self._done: dict[str, _Done] = {}
         self._offer: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
@@ -39,50 +49,81 @@ class Midway:
         try:
             yield
         finally:
-            self._offer, self._theta = None, None
+            self._offer = None
             self._done = {}
 
     def entry(self) -> Entry:
         """What a checkpoint keeps of them."""
-        if self._theta is None or not self._done:
-            return {}
-        entry: Entry = {_THETA: self._theta, _KEY: note([self._key, list(self._done)])}
-        for place, (log_totals, sums) in self._done.items():
-            entry |= {f"{_PREFIX}{place}:log_totals": log_totals, f"{_PREFIX}{place}:sums": sums}
+        entry: Entry = {}
+        for way, done in self._done.items():
+            if not done.sums:
+                continue
+            prefix = f"{_PREFIX}{way}:"
+            entry |= {f"{prefix}theta": done.theta, f"{prefix}key": note([done.key, list(done.sums)])}
+            for place, (log_totals, sums) in done.sums.items():
+                entry |= {f"{prefix}{place}:log_totals": log_totals, f"{prefix}{place}:sums": sums}
         return entry
 
     def resume(self, entry: Mapping[str, Any], device: torch.device) -> None:
         """Takes back what ``entry`` gave to a checkpoint, if it did."""
-        if _THETA not in entry:
-            return
-        self._theta = tensor_on(entry[_THETA], device)
-        self._key, places = told(entry[_KEY])
-        for place in places:
-            parts = (entry[f"{_PREFIX}{place}:{name}"] for name in ("log_totals", "sums"))
-            log_totals, sums = (tensor_on(part, device) for part in parts)
-            self._done[place] = log_totals, sums
+        for name in entry:
+            if not (name.startswith(_PREFIX) and name.endswith(":theta")):
+                continue
+            prefix = name.removesuffix("theta")
+            key, places = told(entry[f"{prefix}key"])
+            done = _Done(tensor_on(entry[name], device), key)
+            for place in places:
+                parts = (entry[f"{prefix}{place}:{part}"] for part in ("log_totals", "sums"))
+                log_totals, sums = (tensor_on(part, device) for part in parts)
+                done.sums[place] = log_totals, sums
+            self._done[prefix.removeprefix(_PREFIX).removesuffix(":")] = done
 
-    def each(self, task: Callable[[int], Sums], n_tasks: int, theta: Tensor, key: list[int]) -> list[Sums]:
+    def each(
+        self,
+        way: str,
+        task: Callable[[int], Sums],
+        n_tasks: int,
+        theta: Tensor,
+        key: list[int],
+        in_turn: bool = False,
+    ) -> list[Sums]:
         """task(0), ..., task(n_tasks - 1), those that are known from before left out; nobody may change them.
 
         Args:
+            way: of taking sums; of each, those of one pass are kept.
             task: takes the sums over one slice.
             n_tasks: how many there are.
             theta: the coefficients that they are taken with.
             key: what else they depend on: how many points there are, and how they are cut.
+            in_turn: one after the other; of many small operations threads would only wait for one another.
         """
         offer = self._offer
         if offer is None:
-            return run_parallel(task, n_tasks)
-        if self._theta is None or self._key != key or not torch.equal(self._theta, theta):
-            self._theta, self._key, self._done = theta, key, {}
+            return _all_of(task, n_tasks, in_turn)
+        done = self._done.get(way)
+        if done is None or not done.is_of(theta, key):
+            done = self._done[way] = _Done(theta, key)
+        known = done.sums
 
         def kept(place: int) -> Sums:
-            if place not in self._done:
+            if place not in known:
                 sums = task(place)
                 with self._lock:
-                    self._done[place] = sums
+                    known[place] = sums
                     offer()
-            return self._done[place]
+            return known[place]
 
-        return run_parallel(kept, n_tasks)
+        return _all_of(kept, n_tasks, in_turn)
+
+
+def _all_of(task: Callable[[int], Sums], n_tasks: int, in_turn: bool) -> list[Sums]:
+    return [task(place) for place in range(n_tasks)] if in_turn else run_parallel(task, n_tasks)
+
+
+def added(parts: list[Sums]) -> Sums:
+    """The sums over all slices, added one by one: the order of a reduction would be the library's choice."""
+    log_totals, sums = (part.clone() for part in parts[0])
+    for more_log_totals, more_sums in parts[1:]:
+        log_totals += more_log_totals
+        sums += more_sums
+    return log_totals, sums

@@ -85,6 +85,7 @@ class StatisticsPass:
         error_bound: the largest rounding error of a log-density, in nats, that the product of features may
             make; above it the centred form is taken. Never below what the dtype allows.
         noise: what rounding may change in a mean log-likelihood, relative to its size.
+        midway: what has been done of the pass that is being made.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class StatisticsPass:
         self._largest = data.shards.group.highest(own_largest).to(self.device)
         self._largest_quick = quick(self._largest)
         self._weights = None if data.weights is None else data.weights.to(self.dtype)
-        self._sums = FeatureSums(data.points, self._weights, self.features)
+        self.midway = Midway()
+        self._sums = FeatureSums(data.points, self._weights, self.features, self.midway)
 
     def __call__(self, components: Components) -> Statistics:
         """The statistics of every restart, each in the form that keeps its digits."""
@@ -126,11 +128,6 @@ class StatisticsPass:
         exact = self._centred(components.rows(inexact))
         quick = self._by_features(components.rows(~inexact))
         return _merge(inexact, *self._added(components, exact, quick))
-
-    @property
-    def midway(self) -> Midway:
-        """What has been done of the pass that is being made."""
-        return self._sums.midway
 
     def _added(self, components: Components, *parts: _Own) -> list[Statistics]:
         """The statistics of all ranks' points that come of each part, after one exchange."""
@@ -192,7 +189,9 @@ class StatisticsPass:
         return second
 
     def _centred(self, components: Components) -> _Own:
-        own = centred_sums(self.data.points, self._weights, components.tensors(), self.regularization)
+        own = centred_sums(
+            self.data.points, self._weights, components.tensors(), self.regularization, self.midway
+        )
         kind = components.means
         sums = tuple(like(kind, part) for part in (own.log_likelihood, own.counts, own.first, own.second))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.mixture import FitOptions, FitReport, InvalidFit, Progress, fit
+from service.mixture import FitOptions, FitReport, InvalidFit, Progress, centred, fit
 from service.mixture.components import Components
 from service.mixture.feature_sums import FeatureSums
 from service.mixture.features import PairFeatures
@@ -298,6 +298,11 @@ def in_slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_fit_lost_in_the_middle_of_a_pass_loses_one_slice_of_it(optimizer, monkeypatch):
     done = in_slices(monkeypatch)
     options = FitOptions((3,), optimizer={"name": optimizer}, n_init=2, max_steps=4)
+    lost_in_the_middle(options, done, b"midway:features:theta")
+
+
+def lost_in_the_middle(options: FitOptions, done: list[int], kept: bytes) -> None:
+    """Resumes a fit from checkpoints that keep sums of some slices; none of those is gone through again."""
     written: list[tuple[int, bytes]] = []
 
     def keep(checkpoint: bytes) -> None:
@@ -305,12 +310,28 @@ def test_a_fit_lost_in_the_middle_of_a_pass_loses_one_slice_of_it(optimizer, mon
 
     report = fit(gold_points(300), options, checkpoint=keep, checkpoint_seconds=0.0)
     in_all = len(done)
-    middle = [(n_before, checkpoint) for n_before, checkpoint in written if b"midway:theta" in checkpoint]
+    middle = [(n_before, checkpoint) for n_before, checkpoint in written if kept in checkpoint]
     assert len(middle) > 10
     for n_before, checkpoint in middle[:: max(1, len(middle) // 12)]:
         done.clear()
         same(fit(gold_points(300), options, resume=checkpoint), report)
         assert len(done) == in_all - n_before
+
+
+def test_a_fit_lost_in_the_middle_of_a_centred_pass_loses_one_slice_of_it(monkeypatch):
+    done = []
+    sums = centred._Form.sums
+
+    def noted(self: centred._Form, starts: range) -> Sums:
+        done.append(starts[0])
+        return sums(self, starts)
+
+    monkeypatch.setattr(centred._Form, "sums", noted)
+    monkeypatch.setattr(centred, "CHUNK_NUMBERS", 30 * 2 * 3 * 2)
+    magnitude = PairFeatures.magnitude  # beyond any bound, so that nothing is left to features
+    monkeypatch.setattr(PairFeatures, "magnitude", lambda *given: magnitude(*given) * float("inf"))
+    options = FitOptions((3,), optimizer={"name": "em"}, n_init=2, max_steps=4)
+    lost_in_the_middle(options, done, b"midway:centred:theta")
 
 
 def test_slices_that_others_points_would_give_are_not_taken_for_ones_own(monkeypatch):
