@@ -1,5 +1,6 @@
 """Pooled connections that were left alone for a while: the server may have closed them meanwhile."""
 
+import select
 import time
 from typing import Any
 
@@ -11,10 +12,11 @@ _SINCE = "idle since"
 
 
 def ask_idle_ones(engine: Engine) -> None:
-    """Has a connection that was idle asked whether it is still there before it is used again, or replaced.
+    """Has psycopg's connections asked whether they are still there before they are used again, or replaced.
 
-    The pool's own `pool_pre_ping` asks at every use. For small transactions one after the other that is a
-    round trip in ten; what they could lose by it is one answer more to a restart that loses them some anyway.
+    Asked are those that were idle for a while, and those that the server has sent something since, if only
+    its goodbye. The pool's own `pool_pre_ping` asks at every use, which is a round trip in ten where small
+    transactions follow one another.
     """
     dialect = engine.dialect
 
@@ -25,10 +27,16 @@ def ask_idle_ones(engine: Engine) -> None:
     @event.listens_for(engine, "checkout")
     def _taken(driver: Any, record: Any, proxy: Any) -> None:
         since = record.info.get(_SINCE)
-        if since is None or time.monotonic() - since < _IDLE_SECONDS:
-            return
         try:
+            if since is None or not (time.monotonic() - since >= _IDLE_SECONDS or _is_spoken_to(driver)):
+                return
             dialect.do_ping(driver)
         except dialect.loaded_dbapi.Error as error:
             # All that are as old as this one: they went with the server, most likely.
             raise InvalidatePoolError from error
+
+
+def _is_spoken_to(driver: Any) -> bool:
+    poll = select.poll()
+    poll.register(driver.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -43,10 +43,7 @@ def test_only_a_connection_that_was_idle_is_asked(
     assert len(asked) == 1
 
 
-def test_idle_connections_that_the_server_has_closed_are_replaced(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(idle_connections, "_IDLE_SECONDS", 0)
+def test_connections_that_the_server_has_closed_are_replaced(database: Database) -> None:
     with database.read() as one, database.read() as other:
         closed = [int(each.execute(text("SELECT pg_backend_pid()")).scalar_one()) for each in (one, other)]
     with (
