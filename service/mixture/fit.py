@@ -47,7 +47,8 @@ def fit(
         device: where the passes over the data run.
         watch: called at least once per step; answering "cancelled" or "timed_out" ends the fit so, and
             "released" too, after one more checkpoint.
-        ask: called again and again before the first step, while starts are sought; answers as watch does.
+        ask: called again and again while starts are sought and at the last look at the points; answers as
+            watch does.
         checkpoint: called now and then with bytes from which another process can go on.
         resume: the last such bytes of the same fit, to go on to the same numbers.
         checkpoint_seconds: the least time between two checkpoints.
@@ -70,10 +71,10 @@ def fit(
     pieces = Pieces(journal, ask=ask if group.size == 1 else lambda: group.first_says(ask(), ASKED))
     try:
         candidates = _candidates(run, training, options, pieces, device, group)
+        table = Table(options, candidates, points, sample_weights, held_out, group, pieces.under("report"))
+        return table.report(device=device, elapsed_seconds=journal.elapsed_seconds)
     except Interrupted as asked:
         return interrupted(asked.outcome)
-    table = Table(options, candidates, points, sample_weights, held_out, group)
-    return table.report(device=device, elapsed_seconds=journal.elapsed_seconds)
 
 
 def _candidates(

@@ -1,4 +1,4 @@
-"""Long work before the first step of a fit, piece by piece, so that no more than one of them is ever lost."""
+"""Long work before and after the steps of a fit, piece by piece: no more than one of them is ever lost."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from service.mixture.blocked_points import Points, blocks_of
 from service.mixture.candidates import Candidate, Optimum
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.options import FitOptions
+from service.mixture.pieces import Pieces
 from service.mixture.scores import Scores, log_likelihood, score, total_weight
 from service.mixture.shards import Group
 
@@ -75,7 +76,7 @@ class Table:
     """All candidates of a fit, on all of its points.
 
     Points are a rank's, (D, n) in data units, weights (n,) or None; held_out is for the criterion of that
-    name.
+    name. The points are looked at in pieces, whose journal keeps what they came to.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Table:
         weights: Tensor | None,
         held_out: tuple[Points, Tensor | None] | None,
         group: Group,
+        pieces: Pieces,
     ) -> None:
         self._options = options
         self._candidates = candidates
@@ -93,12 +95,20 @@ class Table:
         self._weights = weights
         self._held_out = held_out
         self._group = group
+        self._pieces = pieces
         own_total = torch.tensor([total_weight(points, weights)], dtype=torch.float64)
         self._total = float(group.summed(own_total)[0])
 
     def report(self, *, device: str, elapsed_seconds: Callable[[], float]) -> FitReport:
-        """The report, with the winner's fields and a row for every candidate."""
-        rows = [self._scored(candidate) for candidate in self._candidates]
+        """The report, with the winner's fields and a row for every candidate.
+
+        Raises:
+            Interrupted: the fit was asked to end.
+        """
+        rows = [
+            self._scored(candidate, self._pieces.under(str(place)))
+            for place, candidate in enumerate(self._candidates)
+        ]
         survivors = [row for row in rows if row is not None]
         table = [self._candidate_fields(c, r) for c, r in zip(self._candidates, rows, strict=True)]
         if not survivors:
@@ -123,13 +133,15 @@ class Table:
         result["elapsed_seconds"] = elapsed_seconds()
         return FitReport(end.outcome, _message(winner), winner.mixture, result)
 
-    def _scored(self, candidate: Candidate) -> _Row | None:
+    def _scored(self, candidate: Candidate, pieces: Pieces) -> _Row | None:
         optimum = candidate.best
         if optimum is None:
             return None
         mixture = candidate.mixture(optimum)
-        scores = score(mixture, self._points, self._weights, candidate.n_parameters, self._group)
-        held_out = None if self._held_out is None else log_likelihood(mixture, *self._held_out, self._group)
+        scores = score(mixture, self._points, self._weights, candidate.n_parameters, self._group, pieces)
+        held_out = None
+        if self._held_out is not None:
+            held_out = log_likelihood(mixture, *self._held_out, self._group, pieces.under("held out"))
         return _Row(candidate, optimum, mixture, scores, held_out)
 
     def _fields(self, row: _Row) -> dict[str, Any]:
@@ -189,7 +201,8 @@ class Table:
             torch.ones(1, dtype=torch.float64), shift[None], reduced, row.candidate.family.storage_type
         )
         try:
-            value: float | None = log_likelihood(mixture, self._points, self._weights, self._group)
+            pieces = self._pieces.under("closed form")
+            value: float | None = log_likelihood(mixture, self._points, self._weights, self._group, pieces)
         except RuntimeError:  # fewer points than features: no density, so no likelihood
             value = None
         described = {

@@ -59,7 +59,7 @@ def run(
         device: Where to compute, by torch's name.
         watch: Called at each step; returns one of `ASKED` to stop, or None to go on.
         keep: Called now and then with a state to go on from.
-        ask: Called before the first step, again and again; answers as `watch` does.
+        ask: Called before the first step and behind the last, again and again; answers as `watch` does.
         group: The ranks that do it together, each on its own share of the points; only rank 0 of them is
             asked by `watch` and `ask`, and has something to `keep`.
     """

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.mixture import FitOptions, Group, InvalidFit, fit, recover
+from service.mixture import FitOptions, Group, InvalidFit, fit, recover, scores
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.worker.ranks import OutOfStep, RankLost, Seat, joined
 from tests.mixture.test_blocked_points import blocked
@@ -40,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
         "weighted": True,
         "max_steps": 60,
     },
+    "last look in pieces": {"covariance_type": ("full", "diag"), "piece": 100, "weighted": True},
     "one component, mapped": {"n_components": (1,), "mapped": True},
     # On its way to an optimum a pass may err by as much as the tolerance: here by less than is compared.
     "narrow": {"narrow": True, "initialization": {"method": "kmeans"}, "tolerance": 1e-10},
@@ -67,8 +68,14 @@ def weights_of(n_samples: int) -> torch.Tensor:
 
 def numbers_of(case: dict[str, Any], group: Group, **how: Any) -> dict[str, Any]:
     """A fit's result on this rank's share of the points."""
-    asked = {"n_samples": N_SAMPLES, "weighted": False, "mapped": False, "narrow": False} | case
-    n_samples = asked.pop("n_samples")
+    asked = {
+        "n_samples": N_SAMPLES,
+        "weighted": False,
+        "mapped": False,
+        "narrow": False,
+        "piece": None,
+    } | case
+    n_samples, piece = asked.pop("n_samples"), asked.pop("piece")
     points = points_of(n_samples, narrow=asked.pop("narrow"))
     weights = weights_of(n_samples) if asked.pop("weighted") else None
     start, stop = (round(cut * n_samples) for cut in CUTS[group.size][group.rank : group.rank + 2])
@@ -77,7 +84,11 @@ def numbers_of(case: dict[str, Any], group: Group, **how: Any) -> dict[str, Any]
         own = blocked(own, (stop - start,))
     weights = None if weights is None else weights[start:stop]
     options = FitOptions(**({"n_components": (3,), "n_init": 3, "seed": 4} | asked))
-    report = fit(own, options, sample_weights=weights, group=group, **how)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if piece is not None:
+            monkeypatch.setattr(scores, "CHUNKS_IN_A_PIECE", 1)
+            monkeypatch.setattr(scores.density, "CHUNK_NUMBERS", piece * 3 * len(points))
+        report = fit(own, options, sample_weights=weights, group=group, **how)
     if report.mixture is None:
         return {"outcome": report.outcome}
     names = ("weights", "means", "covariances")
