@@ -170,6 +170,11 @@ def _left_alone(group: Group) -> str:
         return str(error)
 
 
+def _policies() -> dict[str, int]:
+    """How the kernel schedules each thread of this process."""
+    return {task.name: os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+
+
 def main(rank: int, folder: Path) -> None:
     """One of three processes: everything by one rank, by two, by three."""
     torch.set_num_threads(1)
@@ -177,6 +182,7 @@ def main(rank: int, folder: Path) -> None:
     for size in (1, 2, 3):
         if rank >= size:
             continue
+        threads = _policies()
         with joined(Seat(rank, size, f"file://{folder}/meeting{size}", "cpu")) as group:
             found |= {f"{name}/{size}": numbers_of(case, group) for name, case in CASES.items()}
             found[f"recovery/{size}"] = _recovery(group)
@@ -184,6 +190,7 @@ def main(rank: int, folder: Path) -> None:
             found[f"refusals/{size}"] = _refusals(group)
             found[f"checkpointed/{size}"] = _checkpointed(group, folder)
             if size == 2:
+                found["policies"] = threads, _policies()
                 found["out of step"] = _out_of_step(group)
             if size == 3:
                 (folder / f"found{rank}").write_bytes(pickle.dumps(found))

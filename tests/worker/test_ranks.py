@@ -87,3 +87,12 @@ def test_ranks_with_other_parameters_are_found_out(found: Found) -> None:
 def test_the_loss_of_a_rank_is_seen_by_the_others(found: Found) -> None:
     for rank in range(2):
         assert "has lost another" in found[rank]["left alone"]
+
+
+def test_threads_that_sum_take_the_processor_from_none_and_no_others_are_like_them(found: Found) -> None:
+    for rank in range(2):
+        before, after = found[rank]["policies"]
+        assert set(before.values()) == {os.SCHED_OTHER}
+        begun = {after[thread] for thread in after if thread not in before}
+        assert begun == {os.SCHED_BATCH}
+        assert {after[thread] for thread in before if thread in after} == {os.SCHED_OTHER}
