@@ -21,7 +21,9 @@ from urllib.parse import urlsplit
 
 _RECEIVED_AT_ONCE = 1 << 16
 _PATIENCE_SECONDS = 10.0
-_LATEST_SECONDS = 0.1
+_LATEST_SECONDS = 0.02
+# A sender that is behind sends no more than these at once, or what arrives would be bursts with nothing between.
+_SENT_AT_ONCE = 8
 
 UNSENT = -1
 """The status of a request that was left out, for which the server is not to blame."""
@@ -103,11 +105,13 @@ class _Sender:
             now = time.perf_counter() - self._begun
             if now > deadline:
                 break
-            while sent < n_due and due[sent].at <= now and self._has_room(due[sent]):
+            left = _SENT_AT_ONCE
+            while left and sent < n_due and due[sent].at <= now and self._has_room(due[sent]):
                 if now - due[sent].at > _LATEST_SECONDS:
                     self._leave_out(due[sent])
                 else:
                     self._send(due[sent])
+                    left -= 1
                 sent += 1
                 now = time.perf_counter() - self._begun
             pause = due[sent].at - now if sent < n_due and self._has_room(due[sent]) else 0.05
