@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 _RECEIVED_AT_ONCE = 1 << 16
 _PATIENCE_SECONDS = 10.0
 _LATEST_SECONDS = 0.02
-# A sender that is behind sends no more than these at once, or what arrives would be bursts with nothing between.
+# A sender that is late sends no more than these at once, or what arrives would be bursts with pauses between.
 _SENT_AT_ONCE = 8
 
 UNSENT = -1
