@@ -137,22 +137,23 @@ def column_order(given: Sequence[str] | None, expected: Sequence[str] | None) ->
     """
     if given is None or expected is None or list(given) == list(expected):
         return None
-    missing = [name for name in expected if name not in given]
-    if missing:
+    places = {name: place for place, name in enumerate(given)}
+    missing = next((name for name in expected if name not in places), None)
+    if missing is not None:
         raise Unprocessable(
-            f"The points lack the column {missing[0]!r}; the mixture has {', '.join(expected)}.",
-            [FieldError(("columns",), f"{missing[0]!r} is missing")],
+            f"The points lack the column {missing!r}; the mixture has {', '.join(expected)}.",
+            [FieldError(("columns",), f"{missing!r} is missing")],
             code="COLUMNS_MISMATCH",
         )
-    extra = [name for name in given if name not in expected]
-    if extra:
+    extra = next(iter(places.keys() - set(expected)), None)
+    if extra is not None:
         raise Unprocessable(
-            f"The points have a column {extra[0]!r}, which the mixture has not; its columns are "
+            f"The points have a column {extra!r}, which the mixture has not; its columns are "
             f"{', '.join(expected)}. Leave it out, or take only these with ?columns=.",
-            [FieldError(("columns",), f"{extra[0]!r} is not a column of the mixture")],
+            [FieldError(("columns",), f"{extra!r} is not a column of the mixture")],
             code="COLUMNS_MISMATCH",
         )
-    return [list(given).index(name) for name in expected]
+    return [places[name] for name in expected]
 
 
 def in_order(points: PostedPoints, n_features: int, columns: list[str] | None) -> Rows:

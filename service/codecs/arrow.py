@@ -19,6 +19,8 @@ _CONTINUATION = 0xFFFFFFFF
 _HEADER_TYPE, _HEADER, _BODY_LENGTH = 1, 2, 3
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 _DATA, _COMPRESSION = 1, 3
+# The first tells of the columns, what takes more memory once it is read.
+_LARGEST_HEAD_BYTES = 4 << 20
 
 
 def read(stream: Stream, wanted: Wanted) -> DecodedPoints:
@@ -70,6 +72,11 @@ def _refuse_compressed(buffer: Any) -> None:
             return
         if mark != _CONTINUATION or length < 0:
             raise IndexError
+        if length > _LARGEST_HEAD_BYTES:
+            raise InvalidPoints(
+                f"the stream has a message with a head of {length} bytes; "
+                f"at most {_LARGEST_HEAD_BYTES} are read"
+            )
         header = _Table.root(bytes(buffer[start + 8 : start + 8 + length]))
         batch = header.table(_HEADER) if header.number(_HEADER_TYPE, "<B") == _RECORD_BATCH else None
         if header.number(_HEADER_TYPE, "<B") == _DICTIONARY_BATCH:

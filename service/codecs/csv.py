@@ -9,7 +9,17 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
-from service.codecs.points import DecodedPoints, InvalidPoints, Rows, Stream, Wanted, at, named, picked
+from service.codecs.points import (
+    DecodedPoints,
+    InvalidPoints,
+    Rows,
+    Stream,
+    Wanted,
+    at,
+    named,
+    picked,
+    require_width,
+)
 from service.codecs.tables import is_numeric, rows_of
 
 BLOCK_BYTES = 4 << 20
@@ -27,6 +37,7 @@ def read(stream: Stream, wanted: Wanted) -> DecodedPoints:
     blocks = _blocks(stream)
     first = next(blocks, b"").removeprefix(b"\xef\xbb\xbf")
     fields = _first_line(first)
+    require_width(len(fields), "the CSV")
     header = wanted.header if wanted.header is not None else not all(map(_is_number, fields))
     if header:
         first = first[first.find(b"\n") + 1 or len(first) :]

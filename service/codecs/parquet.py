@@ -12,6 +12,8 @@ from service.codecs.tables import is_numeric, rows_of
 
 # A page is taken apart as a whole. Libraries write pages of a megabyte or so.
 _LARGEST_PAGE_BYTES = 32 << 20
+# What a footer tells takes twenty times as much memory once it is read.
+_LARGEST_FOOTER_BYTES = 4 << 20
 # So much of a mapped file becomes resident around a byte that is looked at, or a little more.
 _AROUND_BYTES = 1 << 17
 
@@ -23,6 +25,7 @@ def read(stream: Stream, wanted: Wanted) -> DecodedPoints:
         InvalidPoints: It is no Parquet file, or a column that is asked for holds no numbers.
     """
     whole = spooled(stream, wanted.scratch)
+    _require_small_footer(whole.buffer[-8:])
     try:
         file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(whole.buffer)))
         schema, n_samples = file.schema_arrow, file.metadata.num_rows
@@ -43,6 +46,15 @@ def _chunks(whole: Spooled, file: pq.ParquetFile, columns: list[str]) -> Iterato
             whole.seen(batch.nbytes)
     except (pa.ArrowException, OSError) as error:
         raise InvalidPoints(f"the Parquet file cannot be read after point {n_rows}") from error
+
+
+def _require_small_footer(tail: bytes) -> None:
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] == b"PAR1" and length > _LARGEST_FOOTER_BYTES:
+        raise InvalidPoints(
+            f"the Parquet file has a footer of {length} bytes; at most {_LARGEST_FOOTER_BYTES} are read: "
+            "write it with fewer groups of rows"
+        )
 
 
 def _require_small_pages(whole: Spooled, metadata: pq.FileMetaData) -> None:

@@ -1,5 +1,6 @@
 """Points on their way out of bytes: what every format's reader is given, hands back, and refuses."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -11,6 +12,9 @@ Rows = NDArray[np.float64]
 
 CHUNK_NUMBERS = 1 << 20
 """About so many numbers are decoded at a time."""
+
+MOST_COLUMNS = 20_000
+"""Of a table; each takes some kilobytes while a library reads it."""
 
 
 class InvalidPoints(ValueError):
@@ -104,6 +108,20 @@ def named(columns: Sequence[str] | None, n_features: int) -> list[str] | None:
     return None if columns is None else list(columns)
 
 
+def require_width(n_columns: int, what: str) -> None:
+    """Refuses a table so wide that a few bytes of each column would take much memory.
+
+    Args:
+        n_columns: How many it has.
+        what: The format, for the refusal.
+
+    Raises:
+        InvalidPoints: They are too many.
+    """
+    if n_columns > MOST_COLUMNS:
+        raise InvalidPoints(f"{what} has {n_columns} columns; at most {MOST_COLUMNS} are read")
+
+
 def picked(
     names: Sequence[str], numeric: Sequence[bool], wanted: Sequence[str] | None, what: str
 ) -> list[int]:
@@ -116,19 +134,22 @@ def picked(
         what: The format, for the refusal.
 
     Raises:
-        InvalidPoints: One is not there, is there twice, or holds no numbers.
+        InvalidPoints: One is not there, is there twice, or holds no numbers; or there are too many.
     """
+    require_width(len(names), what)
     if wanted is None:
         chosen = list(range(len(names)))
     else:
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            raise InvalidPoints(f"{what} has no column {missing[0]!r:.80}; its columns are {_listed(names)}")
-        chosen = [names.index(name) for name in wanted]
+        places = {name: place for place, name in reversed(list(enumerate(names)))}
+        missing = next((name for name in wanted if name not in places), None)
+        if missing is not None:
+            raise InvalidPoints(f"{what} has no column {missing!r:.80}; its columns are {_listed(names)}")
+        chosen = [places[name] for name in wanted]
     if not chosen:
         raise InvalidPoints(f"{what} has no columns; points have at least one")
     taken = [names[index] for index in chosen]
-    twice = next((name for name in taken if names.count(name) > 1), None)
+    n_each = Counter(names)  # of a table as wide as a client likes: never look through all for each
+    twice = next((name for name in taken if n_each[name] > 1), None)
     if twice is not None:
         raise InvalidPoints(f"{what} has several columns named {twice!r:.80}; names must differ")
     text = [names[index] for index in chosen if not numeric[index]]

@@ -151,6 +151,10 @@ def _footer(metadata: pa.parquet.FileMetaData) -> bytes:
     return sink.getvalue()
 
 
+def _wide(n_columns: int) -> pa.Table:
+    return pa.table([pa.array([0.0])] * n_columns, [f"{place:_>60}" for place in range(n_columns)])
+
+
 HEADED = packing.npy_header("'<f8'", "(8000000, 16)")
 BOMBS: dict[str, tuple[str, Callable[[], bytes], str, int]] = {
     "npy of 64 GiB": (NPY, lambda: packing.npy_header("'<f8'", "(8589934592, 1)")[:128], "", 422),
@@ -164,6 +168,9 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], str, int]] = {
     "zstd of zeros as JSON": (JSON, lambda: _zstd_bomb(b""), "zstd", 422),
     "gzip of zeros as CSV": (CSV, lambda: _gzip_bomb(b"1,2\n"), "gzip", 422),
     "parquet of 10^10 rows": (PARQUET, _parquet_bomb, "", 422),
+    "parquet of many columns": (PARQUET, lambda: packing.parquet(_wide(40_000)), "", 422),
+    "arrow of many columns": (ARROW, lambda: packing.arrow(_wide(60_000)), "", 422),
+    "CSV of many columns": (CSV, lambda: b",".join([b"1"] * 2_000_000) + b"\n", "", 422),
     "deep JSON": (JSON, lambda: b'{"points": ' + b"[" * 5_000_000, "", 422),
     "long number": (JSON, lambda: b'{"points": [[' + b"9" * 5000 + b"]]}", "", 422),
     "long number in CSV": (CSV, lambda: b"9" * 5000 + b"\n", "", 422),
