@@ -56,8 +56,6 @@ class FeatureSums:
         self._free_buffers: list[tuple[int, Buffers]] = []
         self._chunk_bytes = CHUNK_BYTES if points.device.type == "cpu" else GPU_CHUNK_BYTES
         self._small: SmallSums | None = None
-        if self.kept is not None and points.device.type == "cpu":
-            self._small = SmallSums(self.kept, weights)
 
     def __call__(self, theta: Numbers) -> tuple[Numbers, Numbers]:
         """For coefficients theta (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.
@@ -68,8 +66,9 @@ class FeatureSums:
         if self._points.shape[1] == 0:  # other ranks have them all
             none = torch.zeros_like(tensor_of(theta), dtype=torch.float64)
             return like(theta, none.sum((1, 2))), like(theta, none)
-        if self._small is not None and n_components * self._points.shape[1] <= SMALL_NUMBERS:
-            log_likelihoods, sums = self._small(tensor_of(theta).to(self._points.dtype).numpy())
+        small = self._few_points(n_components)
+        if small is not None:
+            log_likelihoods, sums = small(tensor_of(theta).to(self._points.dtype).numpy())
             return like(theta, log_likelihoods), like(theta, sums)
         while True:
             try:
@@ -78,6 +77,16 @@ class FeatureSums:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or not self._halve_chunks(n_components):
                     raise
+
+    def _few_points(self, n_components: int) -> SmallSums | None:
+        """What takes the sums where there are few points for so many components, or None."""
+        if self.kept is None or self._points.device.type != "cpu":
+            return None
+        if n_components * self._points.shape[1] > SMALL_NUMBERS:
+            return None
+        if self._small is None:
+            self._small = SmallSums(self.kept, self._weights)
+        return self._small
 
     def _halve_chunks(self, n_components: int) -> bool:
         """Has chunks take half the memory from now on; False when they cannot be smaller."""

@@ -1,4 +1,4 @@
-"""The hot loop where a pass is so little work that calling torch would be most of it: numpy, one thread."""
+"""The hot loop where a pass is so little work that waking other threads would be most of it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from service.mixture.threads import threads_for
+
 Array = np.ndarray[Any, Any]
 
 # Numbers of a (K, N) array up to which one thread is the quickest; so many together stay in a core's cache.
 SMALL_NUMBERS = 1 << 18
 BLOCK_NUMBERS = 1 << 17
-# Multiplications of a product that OpenBLAS gives to one thread, which is the quickest; for more it wakes
-# others, who wait for one another in a loop, and on busy processors for long.
-PRODUCT = 1 << 18
+# Products have rows and columns in multiples of these: the last few beyond would be multiplied by other
+# instructions, with other rounding, and which rows are the last depends on how many mixtures there are.
+ROWS, COLUMNS = 4, 8
 # Below this a sum of exponentials may have lost terms to underflow.
 SMALLEST = {"float64": 1e-280, "float32": 1e-25}
 # Lower logarithms count for nothing, and would make numbers that processors are slow at.
@@ -38,10 +40,10 @@ _log: Callable[..., Array] = np.log if _QUICK_NUMPY else _by_torch(torch.log)
 
 
 class SmallSums:
-    """Sums over points of responsibilities times features, for many mixtures, on the CPU.
+    """Sums over points of responsibilities times features, for many mixtures, on the CPU, by one thread.
 
-    A restart's numbers do not depend on which others run beside it, to the last bit: every restart has
-    products of its own, of one shape.
+    All mixtures are rows of one product; a restart's numbers still do not depend on which others run beside
+    it, to the last bit.
 
     Args:
         phi: (F, N) features of all points.
@@ -49,8 +51,12 @@ class SmallSums:
     """
 
     def __init__(self, phi: Tensor, weights: Tensor | None) -> None:
-        self._phi: Array = phi.numpy()
-        self._weights: Array | None = None if weights is None else weights.numpy()
+        self._n_rows, self._n_samples = phi.shape
+        filled = (0, -self._n_samples % COLUMNS, 0, -self._n_rows % COLUMNS)
+        self._phi: Array = torch.nn.functional.pad(phi, filled).numpy()
+        self._weights: Array | None = None
+        if weights is not None:
+            self._weights = torch.nn.functional.pad(weights, filled[:2]).numpy()
         self._room: Array = np.empty(0, self._phi.dtype)
         self._smallest = SMALLEST[self._phi.dtype.name]
         self._lowest = LOWEST[self._phi.dtype.name]
@@ -61,67 +67,60 @@ class SmallSums:
         No entry of theta . phi may be larger than zero by more than rounding.
         """
         n_restarts, n_components, _ = coefficients.shape
-        log_likelihoods = np.empty(n_restarts)
-        sums = np.empty(coefficients.shape)
-        n_samples = self._phi.shape[1]
-        together = max(1, BLOCK_NUMBERS // (n_components * n_samples))
-        size = min(together, n_restarts) * n_components * n_samples
+        together = max(1, BLOCK_NUMBERS // (n_components * self._n_samples))
+        starts = range(0, n_restarts, together)
+        with threads_for(0):
+            blocks = [self._block(coefficients[start : start + together]) for start in starts]
+        if len(blocks) == 1:
+            return blocks[0]
+        return np.concatenate([block[0] for block in blocks]), np.concatenate([block[1] for block in blocks])
+
+    def _block(self, coefficients: Array) -> tuple[Array, Array]:
+        """The same for as many restarts as have their responsibilities in the cache together."""
+        n_restarts, n_components, n_rows = coefficients.shape
+        n_own = n_restarts * n_components
+        theta = np.zeros((n_own + -n_own % ROWS, self._phi.shape[0]), self._phi.dtype)
+        theta[:n_own, :n_rows] = coefficients.reshape(n_own, n_rows)
+        size = theta.shape[0] * self._phi.shape[1]
         if self._room.size < size:
             self._room = np.empty(size, self._phi.dtype)
-        for start in range(0, n_restarts, together):
-            part = slice(start, min(start + together, n_restarts))
-            shape = (part.stop - start, n_components, n_samples)
-            joint = self._room[: shape[0] * n_components * n_samples].reshape(shape)
-            log_likelihoods[part] = self._shares(coefficients[part], joint)
-            self._add_up(joint, sums[part])
-        return log_likelihoods, sums
+        joint = self._room[:size].reshape(theta.shape[0], self._phi.shape[1])
+        _multiply(theta, self._phi, joint)
+        own = joint[:n_own].reshape(n_restarts, n_components, -1)
+        log_totals = self._shares(own)
+        if log_totals is None:
+            _multiply(theta, self._phi, joint)
+            log_totals = self._shares_far_out(own)
+        if self._weights is not None:
+            own *= self._weights
+            log_totals *= self._weights
+        _multiply(joint, self._phi.T, theta)
+        sums = theta[:n_own, :n_rows].reshape(coefficients.shape)
+        log_likelihoods: Array = np.add.reduce(log_totals[:, : self._n_samples], axis=1, dtype=np.float64)
+        return log_likelihoods, sums.astype(np.float64, copy=False)
 
-    def _parts(self, n_components: int) -> list[slice]:
-        """Points in runs, each so short that a restart's product of its features is left to one thread."""
-        n_rows, n_samples = self._phi.shape
-        size = max(1, PRODUCT // (n_components * n_rows))
-        return [slice(start, start + size) for start in range(0, n_samples, size)]
-
-    def _multiply(self, theta: Array, joint: Array) -> None:
-        """Fills joint (R, K, N) with theta (R, K, F) phi."""
-        for part in self._parts(theta.shape[1]):
-            np.matmul(theta, self._phi[:, part], out=joint[..., part])
-
-    def _add_up(self, shares: Array, sums: Array) -> None:
-        """Fills sums (R, K, F) with shares (R, K, N) phi^T."""
-        first, *others = self._parts(shares.shape[1])
-        sums[:] = np.matmul(shares[..., first], self._phi[:, first].T)
-        for part in others:
-            sums += np.matmul(shares[..., part], self._phi[:, part].T)
-
-    def _shares(self, theta: Array, joint: Array) -> Array:
-        """Fills joint (R, K, N) with responsibilities times weights; sums (R,) of logsumexp come back."""
-        self._multiply(theta, joint)
+    def _shares(self, joint: Array) -> Array | None:
+        """Makes joint (R, K, N) responsibilities; logsumexp over k (R, N), or None where it underflows."""
         np.maximum(joint, self._lowest, out=joint)
         _exp(joint, out=joint)
         totals = np.add.reduce(joint, axis=1)
         if not totals.min() > self._smallest:
-            return self._shares_far_out(theta, joint)
-        np.divide(joint, totals[:, None], out=joint)
-        log_totals = _log(totals, out=totals)
-        if self._weights is not None:
-            joint *= self._weights
-            log_totals *= self._weights
-        sums: Array = np.add.reduce(log_totals, axis=1, dtype=np.float64)
-        return sums
+            return None
+        joint *= (1.0 / totals)[:, None]
+        return _log(totals, out=totals)
 
-    def _shares_far_out(self, theta: Array, joint: Array) -> Array:
+    def _shares_far_out(self, joint: Array) -> Array:
         """The same where all of a point's densities underflow: their maximum is taken off first."""
-        self._multiply(theta, joint)
         highest = joint.max(axis=1, keepdims=True)
         joint -= highest
         np.maximum(joint, self._lowest, out=joint)
         _exp(joint, out=joint)
         totals = np.add.reduce(joint, axis=1)
-        np.divide(joint, totals[:, None], out=joint)
-        log_totals = highest[:, 0] + _log(totals, out=totals)
-        if self._weights is not None:
-            joint *= self._weights
-            log_totals *= self._weights
-        sums: Array = np.add.reduce(log_totals, axis=1, dtype=np.float64)
-        return sums
+        joint *= (1.0 / totals)[:, None]
+        log_totals: Array = highest[:, 0] + _log(totals, out=totals)
+        return log_totals
+
+
+def _multiply(left: Array, right: Array, out: Array) -> None:
+    """Fills out with left right: by torch, which keeps to the number of threads that it is told."""
+    torch.mm(torch.from_numpy(left), torch.from_numpy(right), out=torch.from_numpy(out))

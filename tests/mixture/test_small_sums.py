@@ -1,4 +1,4 @@
-"""The pass over few points: its products in runs of points, each on this thread alone."""
+"""The pass over few points: mixtures as rows of one product, on this thread alone."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ def problem(n_samples: int) -> tuple[torch.Tensor, np.ndarray]:
     return phi, -generator.random((3, 10, 123))
 
 
-@pytest.mark.parametrize("product", [1, 1230 * 7, 1230 * 100])
-def test_runs_of_points_add_up_to_all_of_them(monkeypatch, product):
-    phi, theta = problem(200)
-    whole = SmallSums(phi, None)(theta)
-    monkeypatch.setattr("service.mixture.small_sums.PRODUCT", product)
-    in_runs = SmallSums(phi, None)(theta)
-    alone = SmallSums(phi, None)(theta[1:2])
-    for all_at_once, added, one in zip(whole, in_runs, alone, strict=True):
-        np.testing.assert_allclose(added, all_at_once, rtol=1e-12)
-        np.testing.assert_array_equal(one[0], added[1])
+@pytest.mark.parametrize("together", [1, 2, 3])
+@pytest.mark.parametrize("n_samples", [5, 201])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_mixture_has_the_same_bits_beside_others(monkeypatch, together, n_samples, dtype):
+    phi, theta = problem(n_samples)
+    phi = phi.to(dtype)
+    joint = torch.from_numpy(theta[1]) @ phi.double()
+    log_densities = torch.logsumexp(joint, 0)
+    expected = float(log_densities.sum()), (joint - log_densities).exp() @ phi.double().T
+    monkeypatch.setattr("service.mixture.small_sums.BLOCK_NUMBERS", together * 10 * n_samples)
+    every, alone = SmallSums(phi, None)(theta), SmallSums(phi, None)(theta[1:2])
+    for all_of_them, one, exact in zip(every, alone, expected, strict=True):
+        np.testing.assert_array_equal(one[0], all_of_them[1])
+        np.testing.assert_allclose(one[0], exact, rtol=1e-12 if dtype == torch.float64 else 1e-4)
 
 
 def test_other_threads_have_no_part_in_it():
