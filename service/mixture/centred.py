@@ -55,7 +55,12 @@ def centred_sums(
     ]
     key = [points.shape[1], form.chunk, n_slices]
     parts = (midway or Midway()).each(
-        "centred", lambda place: form.sums(slices[place]), n_slices, form.coefficients(), key, in_turn=True
+        "centred",
+        lambda place: form.sums(slices[place]),
+        n_slices,
+        form.coefficients(),
+        key,
+        in_turn=points.device.type != "cpu",
     )
     return form.told_apart(*added(parts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,6 +32,17 @@ class Components:
     def diagonal(self) -> bool:
         """Whether covariances are diagonal and stored as such."""
         return bool(self.precisions_cholesky.ndim == 3)
+
+    @cached_property
+    def precisions(self) -> Numbers:
+        """U U^T, (R, K, D, D); only for full matrices."""
+        return self.precisions_cholesky @ self.precisions_cholesky.mT
+
+    @cached_property
+    def precision_diagonals(self) -> Numbers:
+        """The diagonals of U U^T, (R, K, D)."""
+        squares = self.precisions_cholesky * self.precisions_cholesky
+        return squares if self.diagonal else squares.sum(-1)
 
     def covariances(self) -> Tensor:
         """(R, K, D, D), or (R, K, D) variances for diagonal families."""

@@ -113,10 +113,9 @@ class PairFeatures(QuadraticFeatures):
 
     @override
     def coefficients(self, components: Components, regularization: float) -> Numbers:
-        cholesky = components.precisions_cholesky
-        precisions = cholesky @ cholesky.mT
+        precisions = components.precisions
         linear = (precisions @ components.means[..., None])[..., 0]
-        penalties = regularization * (cholesky * cholesky).sum((-2, -1))
+        penalties = regularization * components.precision_diagonals.sum(-1)
         chosen, factors = self._chosen(precisions)
         pairs = precisions.reshape(*precisions.shape[:-2], -1)[..., chosen] * factors
         return self._assembled(components, pairs, linear, penalties)
@@ -128,10 +127,8 @@ class PairFeatures(QuadraticFeatures):
 
     @override
     def magnitude(self, components: Components, largest: Numbers) -> Numbers:
-        cholesky = components.precisions_cholesky
         reach = largest + abs(components.means)
-        absolute = abs(cholesky @ cholesky.mT)
-        terms = ((absolute @ reach[..., None])[..., 0] * reach).sum(-1)
+        terms = ((abs(components.precisions) @ reach[..., None])[..., 0] * reach).sum(-1)
         return library(terms).amax(terms, -1)
 
     def _chosen(self, numbers: Numbers) -> tuple[Numbers, Numbers]:
@@ -144,7 +141,7 @@ class AxisFeatures(QuadraticFeatures):
 
     @override
     def coefficients(self, components: Components, regularization: float) -> Numbers:
-        precisions = components.precisions_cholesky * components.precisions_cholesky
+        precisions = components.precision_diagonals
         linear = precisions * components.means
         penalties = regularization * precisions.sum(-1)
         quadratic = -0.5 * precisions[..., : self.n_rows - 1 - self.n_features]

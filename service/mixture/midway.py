@@ -95,7 +95,7 @@ class Midway:
             n_tasks: how many there are.
             theta: the coefficients that they are taken with.
             key: what else they depend on: how many points there are, and how they are cut.
-            in_turn: one after the other; of many small operations threads would only wait for one another.
+            in_turn: one after the other, where threads would only wait for the same device.
         """
         offer = self._offer
         if offer is None:

@@ -152,18 +152,29 @@ def _remember(state: Arrays, image: Numbers, climbed: Numbers, scale: Numbers) -
     known = climbed & ~state["fresh"]
     concave = ~known | ((move * turn * scale * scale).sum(1) < 0)
     numbers, slot, noted = library(x), state["slot"], known & concave
-    slots = numbers.arange(MEMORY, device=slot.device)
-    place = ((slots == slot[:, None]) & noted[:, None])[..., None]
-    keep, accepted = climbed[:, None, None], climbed[:, None]
+    accepted = climbed[:, None]
     history = {
-        "x_differences": numbers.where(place, move[:, None], state["x_differences"]) * keep,
-        "residual_differences": numbers.where(place, turn[:, None], state["residual_differences"]) * keep,
+        "x_differences": _with_latest(state["x_differences"], slot, noted, move, climbed),
+        "residual_differences": _with_latest(state["residual_differences"], slot, noted, turn, climbed),
         "last_x": numbers.where(accepted, x, state["last_x"]),
         "last_residual": numbers.where(accepted, residual, state["last_residual"]),
         "slot": numbers.where(noted, (slot + 1) % MEMORY, slot),
         "fresh": ~climbed,
     }
     return {**state, **history}, concave
+
+
+def _with_latest(history: Numbers, slot: Numbers, noted: Numbers, latest: Numbers, kept: Numbers) -> Numbers:
+    """The history (R, MEMORY, P), the latest (R, P) in its slot (R,) where noted, zero where not kept."""
+    if library(history) is not np:
+        place = (torch.arange(MEMORY, device=slot.device) == slot[:, None]) & noted[:, None]
+        return torch.where(place[..., None], latest[:, None], history) * kept[:, None, None]
+    # Not as above: the arrays on the way would be large enough for memory that is new at every step.
+    history, rows = history.copy(), noted.nonzero()[0]
+    history[rows, slot[rows]] = latest[rows]
+    if not kept.all():
+        history[~kept] = 0.0
+    return history
 
 
 def _next_point(state: Arrays, concave: Numbers, scale: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -179,9 +190,9 @@ def _next_point(state: Arrays, concave: Numbers, scale: Numbers) -> tuple[Number
     differences = state["residual_differences"] * scale[:, None]
     gram = differences @ differences.mT
     ridge = RIDGE * numbers.amax(numbers.diagonal(gram, 0, 1, 2), 1) + torch.finfo(torch.float64).tiny
-    gram = gram + ridge[:, None, None] * numbers.eye(MEMORY, dtype=gram.dtype, device=gram.device)
+    gram.reshape(-1, MEMORY * MEMORY)[:, :: MEMORY + 1] += ridge[:, None]
     mixing = _solved(gram, differences @ residual[..., None])
-    back = (mixing * (state["x_differences"] + state["residual_differences"])).sum(1)
+    back = (mixing.mT @ (state["x_differences"] + state["residual_differences"]))[:, 0]
     mixed = plain - back
     decrement = 0.5 * (residual * (mixed * scale)).sum(1)
     stretched = ~concave | (decrement <= 0)

@@ -92,13 +92,13 @@ def metric(objective: Objective, components: Components) -> Numbers:
     For a weight w and standard deviations s it is w for a log weight, w / s_i^2 for a mean, and
     w / (2 s_i^2 s_j^2) for an entry of the covariance.
     """
-    numbers, inverse = library(components.means), components.precisions_cholesky
+    numbers = library(components.means)
     root = numbers.exp(0.5 * components.log_weights)
     if components.diagonal:
-        pairs = inverse * inverse
+        inverse, pairs = components.precisions_cholesky, components.precision_diagonals
     else:
         # The precision's diagonal stands for 1 / s^2: it is the information with all else held fixed.
-        inverse = numbers.sqrt((inverse * inverse).sum(-1))
+        inverse = numbers.sqrt(components.precision_diagonals)
         pairs = inverse[..., None] * inverse[..., None, :]
     pairs = _reduced(objective.family, root * root, pairs)
     if pairs.shape[1] == root.shape[1]:
