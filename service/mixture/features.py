@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -134,6 +135,13 @@ class PairFeatures(QuadraticFeatures):
     def _chosen(self, numbers: Numbers) -> tuple[Numbers, Numbers]:
         """Where the pairs stand in a matrix, and their factors, of the kind that these numbers are of."""
         return (self._pairs, self._factors) if library(numbers) is torch else self._quick[:2]
+
+
+@lru_cache(maxsize=16)
+def pair_features(n_features: int, device: torch.device) -> PairFeatures:
+    """The pairs of so many features; nobody changes them, so that all passes may share them."""
+    with torch.inference_mode(mode=False):  # outside of it nothing could be differentiated with them
+        return PairFeatures(n_features, device)
 
 
 class AxisFeatures(QuadraticFeatures):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.mixture.arrays import Numbers, library, quick
+from service.mixture.arrays import Numbers, library, quick, tensor_of
 from service.mixture.blocked_points import in_memory
 from service.mixture.components import Components, concatenate
 from service.mixture.families import Family
@@ -168,8 +168,9 @@ def log_densities_somewhere(statistics: StatisticsPass, components: Components) 
     features = statistics.features
     points = in_memory(statistics.data.points)
     some = points[:, :: max(1, points.shape[1] // PROBES)].double()
-    theta = features.coefficients(components, 0.0)
-    log_densities: Tensor = torch.logsumexp(theta @ features.rows_of(some), dim=1)
+    theta = tensor_of(features.coefficients(components.quick(), 0.0))
+    joint = theta.flatten(0, 1) @ features.rows_of(some)
+    log_densities: Tensor = torch.logsumexp(joint.view(*theta.shape[:2], -1), dim=1)
     return log_densities
 
 

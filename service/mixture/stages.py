@@ -88,7 +88,7 @@ class Stages:
             )
         begun = starts()
         ends = [
-            RestartEnd(begun.components.rows(torch.tensor([restart])), "left_behind", 0, 0.0)
+            RestartEnd(begun.components.rows(slice(restart, restart + 1)), "left_behind", 0, 0.0)
             for restart in range(n_restarts)
         ]
         groups, contenders = begun.groups, begun.groups

@@ -13,7 +13,7 @@ from service.mixture.blocked_points import extremes
 from service.mixture.centred import centred_sums
 from service.mixture.components import Components
 from service.mixture.feature_sums import FeatureSums
-from service.mixture.features import PairFeatures, QuadraticFeatures, RadialFeatures, SquareFeatures
+from service.mixture.features import QuadraticFeatures, RadialFeatures, SquareFeatures, pair_features
 from service.mixture.midway import Midway
 from service.mixture.standardization import StandardizedPoints
 
@@ -107,7 +107,7 @@ class StatisticsPass:
         if diagonal:
             self.features = (RadialFeatures if radial else SquareFeatures)(data.n_features)
         else:
-            self.features = PairFeatures(data.n_features, self.device)
+            self.features = pair_features(data.n_features, self.device)
         lowest, highest = extremes(data.points)  # abs() would copy the points
         own_largest = torch.maximum(-lowest, highest).double().cpu()
         self._largest = data.shards.group.highest(own_largest).to(self.device)

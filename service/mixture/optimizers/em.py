@@ -138,7 +138,8 @@ class ExpectationMaximization(Optimizer):
     def components(self, objective: Objective, state: State) -> Components:
         """One plain step beyond the best point looked at, which cannot be worse."""
         n_features = objective.statistics.data.n_features
-        return from_coordinates(objective.family, state["image"], objective.n_components, n_features)[0]
+        point = quick(state["image"])
+        return from_coordinates(objective.family, point, objective.n_components, n_features)[0].tensors()
 
 
 def _remember(state: Arrays, image: Numbers, climbed: Numbers, scale: Numbers) -> tuple[Arrays, Numbers]:
