@@ -16,9 +16,13 @@ Array = np.ndarray[Any, Any]
 # Numbers of a (K, N) array up to which one thread is the quickest; so many together stay in a core's cache.
 SMALL_NUMBERS = 1 << 18
 BLOCK_NUMBERS = 1 << 17
-# Products have rows and columns in multiples of these: the last few beyond would be multiplied by other
-# instructions, with other rounding, and which rows are the last depends on how many mixtures there are.
-ROWS, COLUMNS = 4, 8
+# With so many features all mixtures are rows of one product, by torch. It has rows and columns in multiples
+# of these: the last few beyond would be multiplied by other instructions, with other rounding, and which rows
+# are the last depends on how many mixtures there are.
+MANY_FEATURES, ROWS, COLUMNS = 16, 4, 8
+# With fewer, products of numpy's, one for each mixture, are as quick; but only of so many multiplications:
+# for more OpenBLAS wakes other threads, who wait for one another in a loop, and on busy processors for long.
+PRODUCT = 1 << 18
 # Below this a sum of exponentials may have lost terms to underflow.
 SMALLEST = {"float64": 1e-280, "float32": 1e-25}
 # Lower logarithms count for nothing, and would make numbers that processors are slow at.
@@ -42,8 +46,7 @@ _log: Callable[..., Array] = np.log if _QUICK_NUMPY else _by_torch(torch.log)
 class SmallSums:
     """Sums over points of responsibilities times features, for many mixtures, on the CPU, by one thread.
 
-    All mixtures are rows of one product; a restart's numbers still do not depend on which others run beside
-    it, to the last bit.
+    A restart's numbers do not depend on which others run beside it, to the last bit.
 
     Args:
         phi: (F, N) features of all points.
@@ -52,11 +55,11 @@ class SmallSums:
 
     def __init__(self, phi: Tensor, weights: Tensor | None) -> None:
         self._n_rows, self._n_samples = phi.shape
-        filled = (0, -self._n_samples % COLUMNS, 0, -self._n_rows % COLUMNS)
+        filled = (0, -self._n_samples % COLUMNS)
         self._phi: Array = torch.nn.functional.pad(phi, filled).numpy()
         self._weights: Array | None = None
         if weights is not None:
-            self._weights = torch.nn.functional.pad(weights, filled[:2]).numpy()
+            self._weights = torch.nn.functional.pad(weights, filled).numpy()
         self._room: Array = np.empty(0, self._phi.dtype)
         self._smallest = SMALLEST[self._phi.dtype.name]
         self._lowest = LOWEST[self._phi.dtype.name]
@@ -78,26 +81,52 @@ class SmallSums:
     def _block(self, coefficients: Array) -> tuple[Array, Array]:
         """The same for as many restarts as have their responsibilities in the cache together."""
         n_restarts, n_components, n_rows = coefficients.shape
-        n_own = n_restarts * n_components
-        theta = np.zeros((n_own + -n_own % ROWS, self._phi.shape[0]), self._phi.dtype)
-        theta[:n_own, :n_rows] = coefficients.reshape(n_own, n_rows)
+        mixtures, n_own = (n_restarts, n_components), n_restarts * n_components
+        theta = np.zeros((n_own + -n_own % ROWS, n_rows), self._phi.dtype)
+        theta[:n_own] = coefficients.reshape(n_own, n_rows)
         size = theta.shape[0] * self._phi.shape[1]
         if self._room.size < size:
             self._room = np.empty(size, self._phi.dtype)
         joint = self._room[:size].reshape(theta.shape[0], self._phi.shape[1])
-        _multiply(theta, self._phi, joint)
-        own = joint[:n_own].reshape(n_restarts, n_components, -1)
+        self._multiply(theta, joint, mixtures)
+        own = _told_apart(joint, mixtures)
         log_totals = self._shares(own)
         if log_totals is None:
-            _multiply(theta, self._phi, joint)
+            self._multiply(theta, joint, mixtures)
             log_totals = self._shares_far_out(own)
         if self._weights is not None:
             own *= self._weights
             log_totals *= self._weights
-        _multiply(joint, self._phi.T, theta)
-        sums = theta[:n_own, :n_rows].reshape(coefficients.shape)
+        self._add_up(joint, theta, mixtures)
+        sums = _told_apart(theta, mixtures)
         log_likelihoods: Array = np.add.reduce(log_totals[:, : self._n_samples], axis=1, dtype=np.float64)
         return log_likelihoods, sums.astype(np.float64, copy=False)
+
+    def _multiply(self, theta: Array, joint: Array, mixtures: tuple[int, int]) -> None:
+        """Fills joint (rows, N) with theta (rows, F) phi; the first rows are of R times K components."""
+        if self._n_rows >= MANY_FEATURES:
+            torch.mm(*map(torch.from_numpy, (theta, self._phi)), out=torch.from_numpy(joint))
+            return
+        each, filled = _told_apart(theta, mixtures), _told_apart(joint, mixtures)
+        for part in self._parts(mixtures[1]):
+            np.matmul(each, self._phi[:, part], out=filled[..., part])
+
+    def _add_up(self, shares: Array, sums: Array, mixtures: tuple[int, int]) -> None:
+        """Fills sums (rows, F) with shares (rows, N) phi^T."""
+        if self._n_rows >= MANY_FEATURES:
+            torch.mm(*map(torch.from_numpy, (shares, self._phi.T)), out=torch.from_numpy(sums))
+            return
+        each, added = _told_apart(shares, mixtures), _told_apart(sums, mixtures)
+        first, *others = self._parts(mixtures[1])
+        added[:] = np.matmul(each[..., first], self._phi[:, first].T)
+        for part in others:
+            added += np.matmul(each[..., part], self._phi[:, part].T)
+
+    def _parts(self, n_components: int) -> list[slice]:
+        """Points in runs, each so short that a restart's product of its features is left to one thread."""
+        n_rows, n_samples = self._phi.shape
+        size = max(1, PRODUCT // (n_components * n_rows))
+        return [slice(start, start + size) for start in range(0, n_samples, size)]
 
     def _shares(self, joint: Array) -> Array | None:
         """Makes joint (R, K, N) responsibilities; logsumexp over k (R, N), or None where it underflows."""
@@ -121,6 +150,7 @@ class SmallSums:
         return log_totals
 
 
-def _multiply(left: Array, right: Array, out: Array) -> None:
-    """Fills out with left right: by torch, which keeps to the number of threads that it is told."""
-    torch.mm(torch.from_numpy(left), torch.from_numpy(right), out=torch.from_numpy(out))
+def _told_apart(rows: Array, mixtures: tuple[int, int]) -> Array:
+    """The first rows of these as those of R mixtures of K components: (R, K, ...), the same memory."""
+    n_restarts, n_components = mixtures
+    return rows[: n_restarts * n_components].reshape(n_restarts, n_components, -1)
