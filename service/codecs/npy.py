@@ -26,6 +26,9 @@ _LARGEST_HEADER = 10_000
 # Rows are handed on as soon as there are so many numbers, so that others come while these are worked on, and
 # these are still in a core's cache.
 _ROWS_NUMBERS = 1 << 17
+_PIECE_BYTES = 1 << 20
+# More pieces than this are joined at once: tiny ones would take far more memory than their bytes.
+_MOST_PARTS = 1 << 10
 _SPOKEN = "send an array of float32 or float64 as numpy.save writes it"
 
 
@@ -94,23 +97,41 @@ def _by_rows(
 ) -> Iterator[Rows]:
     del wanted
     row_bytes, at_once = n_features * dtype.itemsize, max(1, _ROWS_NUMBERS // n_features)
+    blocks = _Blocks(stream)
     for start in range(0, n_samples, at_once):
         n_rows = min(at_once, n_samples - start)
-        block = _block(stream, n_rows * row_bytes)
+        block = blocks.next(n_rows * row_bytes)
         if len(block) < n_rows * row_bytes:
             raise _cut_short(n_samples, n_features, start + len(block) // row_bytes)
-        yield np.frombuffer(block, dtype).reshape(n_rows, n_features).astype(np.float64, copy=False)
-    if stream.read(1):
+        yield block.view(dtype).reshape(n_rows, n_features).astype(np.float64, copy=False)
+    if len(blocks.next(1)):
         raise _too_long(n_samples, n_features)
 
 
-def _block(stream: Stream, size: int) -> bytearray:
-    """Returns so many bytes, or what there is; takes memory for what has come, whatever a header promises."""
-    pieces = []
-    while size and (piece := stream.read(size)):
-        pieces.append(piece)
-        size -= len(piece)
-    return bytearray().join(pieces)
+class _Blocks:
+    """The bytes of a stream in blocks, made of its pieces by one copy, during which other threads run.
+
+    Args:
+        stream: It is asked for pieces as large as it has them, so that it need not cut or join any.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._left = np.empty(0, np.uint8)
+
+    def next(self, size: int) -> NDArray[np.uint8]:
+        """Returns so many bytes, or what there is; takes memory for what has come, not for promises."""
+        parts = [self._left[:size]]
+        size -= len(parts[0])
+        self._left = self._left[len(parts[0]) :]
+        while size and (piece := self._stream.read(_PIECE_BYTES)):
+            whole = np.frombuffer(piece, np.uint8)
+            parts.append(whole[:size])
+            self._left = whole[size:]
+            size -= len(parts[-1])
+            if len(parts) >= _MOST_PARTS:
+                parts = [np.concatenate(parts)]
+        return np.concatenate(parts)
 
 
 def _by_columns(

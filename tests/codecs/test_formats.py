@@ -1,6 +1,9 @@
 """The same numbers come out of every format, and what is no points is refused with its reason and place."""
 
 import io
+import itertools
+import tempfile
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from service.codecs import arrow, json, npy
 from service.codecs.csv import BLOCK_BYTES
 from service.codecs.parquet_pages import page_sizes
-from service.codecs.points import CHUNK_NUMBERS, InvalidPoints
+from service.codecs.points import CHUNK_NUMBERS, InvalidPoints, Wanted
 from service.codecs.registry import ARROW, CSV, NPY, PARQUET
 from tests.codecs import packing
 from tests.codecs.packing import PACKED, unpacked
@@ -218,6 +221,35 @@ def test_bytes_that_were_damaged_are_points_or_refused(media_type: str) -> None:
             unpacked(media_type, bytes(body))
             n_read += 1
     assert n_read < 300  # some of the damage did come to what a format looks at
+
+
+class Pieces(io.BytesIO):
+    """A stream that comes in pieces of these sizes, again and again."""
+
+    def __init__(self, body: bytes, *sizes: int) -> None:
+        super().__init__(body)
+        self._sizes = itertools.cycle(sizes)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(min(next(self._sizes), size or 0))
+
+
+@pytest.mark.parametrize("sizes", [(1_013,), (70_001,), (1 << 20, 3)])
+def test_pieces_of_an_array_are_put_together(sizes: tuple[int, ...]) -> None:
+    points = np.arange(300_000.0).reshape(-1, 3)
+    decoded = npy.read(Pieces(packing.npy(points), *sizes), Wanted(tempfile.TemporaryFile))
+    np.testing.assert_array_equal(np.concatenate(list(decoded.chunks)), points)
+
+
+def test_tiny_pieces_of_an_array_take_little_more_than_their_bytes() -> None:
+    body = packing.npy(np.arange(5_000.0).reshape(-1, 2))
+    tracemalloc.start()
+    try:
+        decoded = npy.read(Pieces(body, 1), Wanted(tempfile.TemporaryFile))
+        assert sum(len(rows) for rows in decoded.chunks) == 2_500
+        assert tracemalloc.get_traced_memory()[1] < 600_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_written_is_read() -> None:
