@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CACHED_NUMBERS = 1 << 16
+# Between these, squares and their sums stay far within the range of doubles.
+_SMALLEST_REACH, _LARGEST_REACH = 1e-140, 1e140
 
 
 @dataclass
@@ -68,7 +70,10 @@ def _moments(columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
             mean = (columns / n_samples).sum(axis=1)
         mean = np.clip(mean, minimum, maximum)
         reach = np.maximum(maximum - mean, mean - minimum)
-        scaled = columns - mean[:, None]
-        scaled /= np.where(reach > 0, reach, 1.0)[:, None]
-        deviation = reach * np.sqrt(np.square(scaled, out=scaled).mean(axis=1))
+        centred = columns - mean[:, None]
+        extreme = (reach > _LARGEST_REACH) | ((reach < _SMALLEST_REACH) & (reach > 0))
+        unit = np.where(extreme, reach, 1.0)
+        if extreme.any():
+            centred /= unit[:, None]
+        deviation = unit * np.sqrt(np.square(centred, out=centred).mean(axis=1))
     return mean, np.where(np.isinf(reach), np.inf, deviation), minimum, maximum
