@@ -11,6 +11,7 @@ import typer
 import uvicorn
 
 from service.admitting import admitting
+from service.allocation import keep_freed_memory
 from service.api.services import Services
 from service.app import create_app
 from service.protocol import protocol
@@ -50,6 +51,7 @@ def serve(settings: Settings, listener: socket.socket, n_workers: int | None, de
         OSError: The data folder cannot be used.
         ServiceError: The database cannot be used.
     """
+    keep_freed_memory()
     app = create_app(settings)
     services: Services = app.state.services
     migrations.upgrade(services.database)
