@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.serving import END_SECONDS, command, environment
+from tests.serving import END_SECONDS, START_SECONDS, command, environment, until
 
 _KINDS = {
     b"\0serve\0": "server",
@@ -89,6 +89,8 @@ class Fleet:
         findings = []
         for member in self._members:
             if member.process is not None:
+                # One that has just been started again knows no signal yet, and no kindness.
+                until(lambda process=member.process: _ended_or_heeds(process), START_SECONDS)
                 member.process.terminate()
         for member in self._members:
             if member.process is not None:
@@ -106,6 +108,15 @@ class Fleet:
             findings.append(f"a {kind} was left over: process {process_id}")
             os.kill(process_id, signal.SIGKILL)
         return findings
+
+
+def _ended_or_heeds(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a process has ended, or has a handler for SIGTERM by now."""
+    if process.poll() is not None:
+        return True
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def _free_port() -> int:
