@@ -233,6 +233,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[type[Service]]
         assert "a request has failed" not in server.log
 
 
+@pytest.mark.timeout(3600 if AT_LENGTH else 180)
 def test_the_service_does_what_its_model_does(service: type[Service]) -> None:
     run_state_machine_as_test(
         service,
