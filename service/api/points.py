@@ -145,7 +145,8 @@ def column_order(given: Sequence[str] | None, expected: Sequence[str] | None) ->
             [FieldError(("columns",), f"{missing!r} is missing")],
             code="COLUMNS_MISMATCH",
         )
-    extra = next(iter(places.keys() - set(expected)), None)
+    known = set(expected)
+    extra = next((name for name in given if name not in known), None)
     if extra is not None:
         raise Unprocessable(
             f"The points have a column {extra!r}, which the mixture has not; its columns are "

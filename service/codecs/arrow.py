@@ -19,7 +19,7 @@ _CONTINUATION = 0xFFFFFFFF
 _HEADER_TYPE, _HEADER, _BODY_LENGTH = 1, 2, 3
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 _DATA, _COMPRESSION = 1, 3
-# The first tells of the columns, what takes more memory once it is read.
+# That of the first message tells of the columns, which takes more memory once it is read.
 _LARGEST_HEAD_BYTES = 4 << 20
 
 

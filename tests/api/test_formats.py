@@ -92,6 +92,9 @@ def test_columns_are_put_in_the_order_of_the_mixture(http: httpx.Client) -> None
         http.post(path, content=more, headers={"Content-Type": ARROW}), 422, "COLUMNS_MISMATCH"
     )
     assert "'c'" in problem["detail"]
+    strange = {"points": [[0.0] * 26], "columns": [chr(place) for place in range(ord("a"), ord("z") + 1)]}
+    problem = assert_problem(http.post(path, json=strange), 422, "COLUMNS_MISMATCH")
+    assert "'c'" in problem["detail"]  # of all that are too many the first, whatever sets of strings do
     chosen = http.post(f"{path}?columns=a,b", content=more, headers={"Content-Type": ARROW})
     assert chosen.json() == expected
 
