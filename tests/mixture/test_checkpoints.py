@@ -279,6 +279,11 @@ def test_what_is_kept_of_a_finished_candidate_are_its_optima(monkeypatch):
     assert set(passes) == {3}  # none for the first candidate any more
 
 
+def one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes no two slices at a time, or another would have been gone through but not yet kept."""
+    monkeypatch.setattr("service.mixture.midway.run_parallel", lambda task, n: [task(i) for i in range(n)])
+
+
 def in_slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Cuts a pass over 300 points into five slices; returns the places of those that are gone through."""
     for name, value in {"KEPT_FEATURES_BYTES": 0, "CHUNK_BYTES": 1, "SMALLEST_CHUNK": 64}.items():
@@ -291,8 +296,7 @@ def in_slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return slice_(self, theta, starts, width)
 
     monkeypatch.setattr(FeatureSums, "_slice", noted)
-    # One after the other, or another would have been gone through but not yet kept.
-    monkeypatch.setattr("service.mixture.midway.run_parallel", lambda task, n: [task(i) for i in range(n)])
+    one_after_the_other(monkeypatch)
     return done
 
 
@@ -329,6 +333,7 @@ def test_a_fit_lost_in_the_middle_of_a_centred_pass_loses_one_slice_of_it(monkey
         return sums(self, starts)
 
     monkeypatch.setattr(centred._Form, "sums", noted)
+    one_after_the_other(monkeypatch)
     monkeypatch.setattr(centred, "CHUNK_NUMBERS", 30 * 2 * 3 * 2)
     magnitude = PairFeatures.magnitude  # beyond any bound, so that nothing is left to features
     monkeypatch.setattr(PairFeatures, "magnitude", lambda *given: magnitude(*given) * float("inf"))
