@@ -10,12 +10,10 @@ from torch import Tensor
 
 from service.mixture.blocked_points import Points
 from service.mixture.components import Components
-from service.mixture.midway import Midway, Sums, added
+from service.mixture.midway import Midway, Sums, added, slices_of
 
 # Differences of points and means that are looked at together; they stay in the cores' own caches.
 CHUNK_NUMBERS = 1 << 17
-# The points are cut into so many slices at most, each with sums of its own of so many bytes together.
-SLICES, SLICED_SUMS_BYTES = 16, 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +46,12 @@ def centred_sums(
     of this pass is not done again.
     """
     form = _Form(points, weights, components, regularization)
-    chunks = range(0, points.shape[1], form.chunk)
-    n_slices = max(1, min(len(chunks), SLICES, SLICED_SUMS_BYTES // (8 * form.n_sums)))
-    slices = [
-        chunks[i * len(chunks) // n_slices : (i + 1) * len(chunks) // n_slices] for i in range(n_slices)
-    ]
-    key = [points.shape[1], form.chunk, n_slices]
+    slices = slices_of(points.shape[1], form.chunk, 8 * form.n_sums)
+    key = [points.shape[1], form.chunk, len(slices)]
     parts = (midway or Midway()).each(
         "centred",
         lambda place: form.sums(slices[place]),
-        n_slices,
+        len(slices),
         form.coefficients(),
         key,
         in_turn=points.device.type != "cpu",

@@ -10,7 +10,7 @@ from torch import Tensor
 from service.mixture.arrays import Numbers, like, tensor_of
 from service.mixture.blocked_points import Points, in_memory
 from service.mixture.features import QuadraticFeatures
-from service.mixture.midway import Midway, added
+from service.mixture.midway import Midway, added, slices_of
 from service.mixture.out_of_memory import is_out_of_memory
 from service.mixture.small_sums import SMALL_NUMBERS, SmallSums
 
@@ -20,8 +20,6 @@ GPU_CHUNK_BYTES = 128 << 20
 SMALLEST_CHUNK = 64
 # All features of a dataset are kept between passes up to this size.
 KEPT_FEATURES_BYTES = 8 << 20
-# The points are cut into so many slices at most, each with sums of its own of so many bytes together.
-SLICES, SLICED_SUMS_BYTES = 16, 16 << 20
 # Below this a sum of exponentials may have lost terms to underflow.
 _SMALLEST = {torch.float64: 1e-280, torch.float32: 1e-25}
 # So many sums of exponentials, none below this, have a product that neither underflows nor overflows.
@@ -101,11 +99,8 @@ class FeatureSums:
     def _by_slices(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         _, n_components, n_rows = theta.shape
         width = self._chunk_width(n_components)
-        chunks = range(0, self._points.shape[1], width)
-        n_slices = min(len(chunks), SLICES, max(1, SLICED_SUMS_BYTES // (8 * n_components * n_rows)))
-        slices = [
-            chunks[i * len(chunks) // n_slices : (i + 1) * len(chunks) // n_slices] for i in range(n_slices)
-        ]
+        slices = slices_of(self._points.shape[1], width, 8 * n_components * n_rows)
+        n_slices = len(slices)
         # Where features are made anew, restarts share them; kept ones let every restart go its own way.
         groups = [theta] if self.kept is None else list(torch.split(theta, 1))
         parts = self.midway.each(

@@ -6,12 +6,8 @@ import torch
 
 from service.mixture.blocked_points import BLOCK_NUMBERS
 from service.mixture.families import FAMILIES
-from service.mixture.feature_sums import (
-    CHUNK_BYTES,
-    KEPT_FEATURES_BYTES,
-    SLICED_SUMS_BYTES,
-    SMALLEST_CHUNK,
-)
+from service.mixture.feature_sums import CHUNK_BYTES, KEPT_FEATURES_BYTES, SMALLEST_CHUNK
+from service.mixture.midway import SLICED_SUMS_BYTES
 from service.mixture.optimizers import em, lbfgs
 from service.mixture.options import FitOptions
 from service.mixture.starts import SUBSAMPLE, SUBSAMPLE_PER_COMPONENT, SUBSAMPLE_PER_FEATURE

@@ -16,6 +16,9 @@ from service.mixture.parallel import run_parallel
 
 Sums = tuple[Tensor, Tensor]
 
+# The points are cut into so many slices at most, each with sums of its own of so many bytes together.
+SLICES, SLICED_SUMS_BYTES = 16, 16 << 20
+
 _PREFIX = "midway:"
 
 
@@ -114,6 +117,21 @@ class Midway:
             return known[place]
 
         return _all_of(kept, n_tasks, in_turn)
+
+
+def slices_of(n_samples: int, width: int, sums_bytes: int) -> list[range]:
+    """The points cut into slices, as the first points of their chunks.
+
+    They follow from these numbers alone, so that sums do not depend on the number of threads.
+
+    Args:
+        n_samples: N; of none at all there is one slice, without chunks.
+        width: how many points a chunk has.
+        sums_bytes: what the sums over a slice take.
+    """
+    chunks = range(0, n_samples, width)
+    n = max(1, min(len(chunks), SLICES, SLICED_SUMS_BYTES // sums_bytes))
+    return [chunks[i * len(chunks) // n : (i + 1) * len(chunks) // n] for i in range(n)]
 
 
 def _all_of(task: Callable[[int], Sums], n_tasks: int, in_turn: bool) -> list[Sums]:
