@@ -53,7 +53,7 @@ def _require_small_footer(tail: bytes) -> None:
     if tail[4:] == b"PAR1" and length > _LARGEST_FOOTER_BYTES:
         raise InvalidPoints(
             f"the Parquet file has a footer of {length} bytes; at most {_LARGEST_FOOTER_BYTES} are read: "
-            "write it with fewer groups of rows"
+            "write it with fewer groups of rows, or fewer columns"
         )
 
 
