@@ -21,7 +21,7 @@ def component_log_density(points: Tensor, means: Tensor, precisions_cholesky: Te
     Args:
         points: (N, D) float64.
         means: (K, D) float64.
-        precisions_cholesky: (K, D, D) float64, upper triangular.
+        precisions_cholesky: (K, D, D) float64, upper triangular, or (K, D), where that is diagonal.
 
     Returns:
         (N, K) float64.
@@ -43,8 +43,10 @@ def component_log_density(points: Tensor, means: Tensor, precisions_cholesky: Te
 
 
 def normalizers(precisions_cholesky: Tensor) -> Tensor:
-    """The log-density of each component at its own mean, in nats: (K, D, D) -> (K,)."""
-    diagonal = precisions_cholesky.diagonal(dim1=-2, dim2=-1)
+    """The log-density of each component at its own mean, in nats: (K, D, D) or (K, D) -> (K,)."""
+    diagonal = precisions_cholesky
+    if diagonal.ndim == 3:
+        diagonal = diagonal.diagonal(dim1=-2, dim2=-1)
     return diagonal.log().sum(-1) - 0.5 * diagonal.shape[-1] * math.log(2 * math.pi)
 
 
@@ -52,10 +54,17 @@ def _chunk_log_density(
     points: Tensor, means: Tensor, precisions_cholesky: Tensor, constants: Tensor
 ) -> Tensor:
     if points.shape[0] == 1:
-        whitened = torch.bmm((points - means).unsqueeze(1), precisions_cholesky)
+        whitened = _whitened((points - means).unsqueeze(1), precisions_cholesky)
         return (constants - 0.5 * _squared_lengths(whitened, points).squeeze_(1)).unsqueeze(0)
-    whitened = torch.bmm(points - means.unsqueeze(1), precisions_cholesky)
+    whitened = _whitened(points - means.unsqueeze(1), precisions_cholesky)
     return torch.add(constants, _squared_lengths(whitened, points).T, alpha=-0.5)
+
+
+def _whitened(differences: Tensor, precisions_cholesky: Tensor) -> Tensor:
+    """Differences (K, n, D), which may be overwritten, in units of their components' spreads."""
+    if precisions_cholesky.ndim == 2:
+        return differences.mul_(precisions_cholesky.unsqueeze(1))
+    return torch.bmm(differences, precisions_cholesky)
 
 
 def _squared_lengths(whitened: Tensor, points: Tensor) -> Tensor:
@@ -78,7 +87,7 @@ def log_density(points: Tensor, log_weights: Tensor, means: Tensor, precisions_c
         points: (N, D) float64.
         log_weights: (K,) float64; minus infinity for a weight of zero.
         means: (K, D) float64.
-        precisions_cholesky: (K, D, D) float64, upper triangular.
+        precisions_cholesky: (K, D, D) float64, upper triangular, or (K, D), where that is diagonal.
 
     Returns:
         (N,) float64.
@@ -103,7 +112,7 @@ def responsibilities(
         points: (N, D) float64.
         log_weights: (K,) float64; minus infinity for a weight of zero.
         means: (K, D) float64.
-        precisions_cholesky: (K, D, D) float64, upper triangular.
+        precisions_cholesky: (K, D, D) float64, upper triangular, or (K, D), where that is diagonal.
 
     Returns:
         (N, K) float64, rows summing to one, also where every density underflows to zero.
@@ -119,7 +128,7 @@ def responsibilities(
 def _nearest(points: Tensor, log_weights: Tensor, means: Tensor, precisions_cholesky: Tensor) -> Tensor:
     """The limit of the responsibilities for points so far out that squared distances overflow."""
     scale = points.abs().amax(dim=1).clamp_(min=float(means.abs().amax()))
-    whitened = torch.bmm(
+    whitened = _whitened(
         (points / scale[:, None]) - means.unsqueeze(1) / scale[None, :, None],
         precisions_cholesky / precisions_cholesky.abs().amax(),
     )

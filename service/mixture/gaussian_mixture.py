@@ -97,6 +97,14 @@ class GaussianMixture:
         return lower.mT.contiguous()
 
     @cached_property
+    def _whitening(self) -> Tensor:
+        """What `density` multiplies differences by: precisions_cholesky, or (K, D) where it is diagonal."""
+        variances = STORAGE_TYPES[self.covariance_type].variances
+        if variances is None:
+            return self.precisions_cholesky
+        return variances(self.covariances, self.n_components, self.n_features).sqrt().reciprocal()
+
+    @cached_property
     def log_weights(self) -> Tensor:
         """(K,), minus infinity for a weight of zero."""
         return self.weights.log()
@@ -123,7 +131,7 @@ class GaussianMixture:
 
     def component_log_density(self, points: Tensor) -> Tensor:
         """Log N(x; mean_k, covariance_k) of (N, D) float64 points: (N, K), nats."""
-        return density.component_log_density(points, self.means, self.precisions_cholesky)
+        return density.component_log_density(points, self.means, self._whitening)
 
     def log_density(self, points: Tensor) -> Tensor:
         """Log sum_k weight_k N(x; mean_k, covariance_k) of (N, D) float64 points: (N,), nats."""
@@ -131,12 +139,12 @@ class GaussianMixture:
             answer = self._one_point.log_density(points.numpy())
             if answer is not None:
                 return torch.from_numpy(answer)
-        return density.log_density(points, self.log_weights, self.means, self.precisions_cholesky)
+        return density.log_density(points, self.log_weights, self.means, self._whitening)
 
     @cached_property
     def _one_point(self) -> OnePoint:
-        log_peaks = self.log_weights + density.normalizers(self.precisions_cholesky)
-        return OnePoint(self.means.numpy(), self.precisions_cholesky.numpy(), log_peaks.numpy())
+        log_peaks = self.log_weights + density.normalizers(self._whitening)
+        return OnePoint(self.means.numpy(), self._whitening.numpy(), log_peaks.numpy())
 
     def responsibilities(self, points: Tensor) -> Tensor:
         """Posterior over the components for (N, D) float64 points: (N, K)."""
@@ -144,7 +152,7 @@ class GaussianMixture:
             answer = self._one_point.responsibilities(points.numpy())
             if answer is not None:
                 return torch.from_numpy(answer)
-        return density.responsibilities(points, self.log_weights, self.means, self.precisions_cholesky)
+        return density.responsibilities(points, self.log_weights, self.means, self._whitening)
 
     def sample(self, n_samples: int, seed: int) -> tuple[Tensor, Tensor]:
         """Independent draws in order: points (n_samples, D) and their components (n_samples,) int64.

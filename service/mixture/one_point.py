@@ -17,7 +17,7 @@ class OnePoint:
 
     Attributes:
         means: (K, D).
-        precisions_cholesky: (K, D, D), upper triangular.
+        precisions_cholesky: (K, D, D), upper triangular, or (K, D), where that is diagonal.
         log_peaks: (K,), the log of each weight and of its component's density at its mean, in nats.
     """
 
@@ -43,6 +43,10 @@ class OnePoint:
         return posterior[None]
 
     def _joint(self, point: Floats) -> Floats:
-        whitened = np.matmul((point - self.means)[:, None, :], self.precisions_cholesky)[:, 0]
+        differences = point - self.means
+        if self.precisions_cholesky.ndim == 2:
+            whitened = differences * self.precisions_cholesky
+        else:
+            whitened = np.matmul(differences[:, None, :], self.precisions_cholesky)[:, 0]
         joint: Floats = self.log_peaks - 0.5 * np.vecdot(whitened, whitened)
         return joint

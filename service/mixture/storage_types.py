@@ -18,16 +18,18 @@ class StorageType:
         shape: the shape for (K, D).
         n_parameters: free numbers in the covariances for (K, D).
         expand: covariances in this layout, K, D -> (K, D, D).
+        variances: covariances in this layout, K, D -> (K, D), or None where features may be correlated.
     """
 
     per_component: bool
     shape: Callable[[int, int], tuple[int, ...]]
     n_parameters: Callable[[int, int], int]
     expand: Callable[[Tensor, int, int], Tensor]
+    variances: Callable[[Tensor, int, int], Tensor] | None = None
 
 
-def _expand_spherical(covariances: Tensor, n_components: int, n_features: int) -> Tensor:
-    return torch.diag_embed(covariances.unsqueeze(-1).expand(n_components, n_features))
+def _spherical_variances(covariances: Tensor, n_components: int, n_features: int) -> Tensor:
+    return covariances.unsqueeze(-1).expand(n_components, n_features)
 
 
 STORAGE_TYPES: dict[str, StorageType] = {
@@ -48,11 +50,13 @@ STORAGE_TYPES: dict[str, StorageType] = {
         shape=lambda k, d: (k, d),
         n_parameters=lambda k, d: k * d,
         expand=lambda covariances, _k, _d: torch.diag_embed(covariances),
+        variances=lambda covariances, _k, _d: covariances,
     ),
     "spherical": StorageType(
         per_component=True,
         shape=lambda k, _d: (k,),
         n_parameters=lambda k, _d: k,
-        expand=_expand_spherical,
+        expand=lambda covariances, k, d: torch.diag_embed(_spherical_variances(covariances, k, d)),
+        variances=_spherical_variances,
     ),
 }

@@ -68,8 +68,9 @@ def test_a_component_of_width_a_millionth_beside_means_of_a_thousand():
     np.testing.assert_allclose(mixture.log_density(points), expected, rtol=1e-10)
 
 
-def test_one_point_gives_the_same_as_many():
-    mixture = random_mixture(3, 2, seed=1)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_one_point_gives_the_same_as_many(covariance_type):
+    mixture = random_mixture(3, 2, seed=1, covariance_type=covariance_type)
     points = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     points[-3:] = torch.tensor([[1e200, 1.0], [-1e5, 3e4], [0.0, -1e300]], dtype=torch.float64)
     together = mixture.log_density(points)
@@ -80,8 +81,20 @@ def test_one_point_gives_the_same_as_many():
     torch.testing.assert_close(alone, together, rtol=1e-13, atol=1e-13)
 
 
-def test_chunks_change_nothing(monkeypatch):
-    mixture = random_mixture(4, 3, seed=2)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_answers_are_those_of_the_same_mixture_with_full_covariances(covariance_type):
+    mixture = random_mixture(4, 3, seed=6, covariance_type=covariance_type)
+    full = GaussianMixture(mixture.weights, mixture.means, mixture.full_covariances(), "full")
+    points = 3 * torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    points[-4:] = torch.tensor([[1e200, 1, 0], [-1e300, 0, 2], [3e4, -1e5, 1], [torch.nan, 0, 0]])
+    for question in ("log_density", "component_log_density", "responsibilities"):
+        own, expected = getattr(mixture, question)(points), getattr(full, question)(points)
+        torch.testing.assert_close(own, expected, rtol=1e-13, atol=1e-13, equal_nan=True)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_chunks_change_nothing(covariance_type, monkeypatch):
+    mixture = random_mixture(4, 3, seed=2, covariance_type=covariance_type)
     points = torch.randn(101, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     whole = mixture.log_density(points), mixture.component_log_density(points)
     monkeypatch.setattr("service.mixture.density.CHUNK_NUMBERS", 60)
