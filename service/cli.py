@@ -53,7 +53,7 @@ def serve(
     Example: mixserve serve --port 8000 --data-dir ./mixserve-data
     """
     settings = settings_from(data_dir)
-    start_logging(settings)
+    start_logging(settings.log_level, settings.log_format)
     _require_guarded(host, settings)
     from service import server
 
@@ -73,7 +73,7 @@ def worker(
     Example: MIXSERVE_DATABASE_URL=postgresql+psycopg://db/mixserve mixserve worker --device cuda:0
     """
     settings = settings_from(data_dir)
-    start_logging(settings)
+    start_logging(settings.log_level, settings.log_format)
     from service.storage.database import Database
     from service.worker.fitter_process import DeviceMissing, FitterDied
     from service.worker.keeper import pulse

@@ -16,8 +16,6 @@ from pydantic_core import to_json
 from structlog.typing import EventDict, WrappedLogger
 from typing_extensions import override
 
-from service.settings import Settings
-
 # A key's form; what looks like one is in no log, whatever field it came in.
 _SECRET = re.compile(r"mixs_[0-9A-Za-z]{8,}")
 _QUIET = ("alembic", "uvicorn.access")
@@ -97,9 +95,14 @@ class _JsonHandler(logging.StreamHandler[TextIO]):
         super().flush()
 
 
-def start_logging(settings: Settings) -> None:
-    """Has what any module logs written to standard error, with the ids that are bound where it happens."""
-    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+def start_logging(log_level: str, log_format: str) -> None:
+    """Has what any module logs written to standard error, with the ids that are bound where it happens.
+
+    Args:
+        log_level: The least to write, as in the settings.
+        log_format: json, console, or auto, which asks whether a terminal reads it.
+    """
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     # A traceback is only written by the renderer, and may have anything in it.
     render: list[Any] = [structlog.dev.ConsoleRenderer(sort_keys=False), _redact_text]
@@ -120,7 +123,7 @@ def start_logging(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redact, *render],
         )
     )
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 

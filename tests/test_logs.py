@@ -6,12 +6,10 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from service.logs import REQUEST_ID, RequestRecord, start_logging
-from service.settings import Settings
 
 KEY = "mixs_0123456789abcdef"
 FIELDS = {"request_id": "mine", "path": f"/v1/{KEY}", "status": 200}
@@ -19,14 +17,12 @@ logger = logging.getLogger("service.access")
 
 
 @pytest.fixture
-def said(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[io.StringIO]:
+def said(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     stream, root = io.StringIO(), logging.getLogger()
     before = root.handlers[:], root.level
     root.handlers = []
     monkeypatch.setattr(sys, "stderr", stream)
-    start_logging(Settings(data_dir=tmp_path, log_format=request.param))
+    start_logging("info", request.param)
     yield stream
     root.handlers, root.level = before
 
@@ -78,14 +74,14 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(("stream", "as_json"), [(Terminal(), False), (io.StringIO(), True)])
 def test_a_terminal_gets_lines_for_people_and_all_else_json(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stream: io.StringIO, as_json: bool
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, as_json: bool
 ) -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     root.handlers = []
     monkeypatch.setattr(sys, "stderr", stream)
     try:
-        start_logging(Settings(data_dir=tmp_path))
+        start_logging("info", "auto")
         try:
             raise ValueError(KEY)
         except ValueError:

@@ -37,7 +37,7 @@ def _enter(
 ) -> None:
     look_seldom()
     if settings is not None:
-        start_logging(settings)
+        start_logging(settings.log_level, settings.log_format)
     # Here, not above: the supervisor has no use for torch, which takes seconds to load and 200 MB to keep.
     if cluster is None:
         from service.worker import fitter
@@ -46,7 +46,7 @@ def _enter(
     else:
         from service.worker import ray_fitter
 
-        ray_fitter.main(connection, cluster, device, n_devices, store_place)
+        ray_fitter.main(connection, cluster, device, n_devices, store_place, settings)
 
 
 class FitterDied(Exception):

@@ -135,7 +135,7 @@ class Gang:
 def _enter(settings: Settings | None, *arguments: Any) -> None:
     """One rank, in a process that ends with this one's, and be it frozen."""
     if settings is not None:
-        start_logging(settings)
+        start_logging(settings.log_level, settings.log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the supervisor decides
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
     rank.main(*arguments)

@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from service.settings import Settings
 from service.storage.dataset_store import StorePlace
 from service.storage.workers import Device
 from service.worker import device, gang
@@ -41,6 +42,7 @@ def main(
     wanted_device: str,
     n_devices: int | None,
     store_place: StorePlace,
+    settings: Settings | None,
 ) -> None:
     """Has one fit after another done, as they come through the connection."""
     ignore_signals()
@@ -59,7 +61,7 @@ def main(
         start = inbox.starts.get()
         devices = gang.devices_for(start.claim, found)
         try:
-            connection.send(_placed(start, devices, cluster, store_place, connection, inbox))
+            connection.send(_placed(start, devices, cluster, store_place, settings, connection, inbox))
         except RayError as error:
             connection.send(Lost(f"{type(error).__name__}: {error}"[:500]))
 
@@ -102,13 +104,16 @@ def _placed(
     devices: list[str],
     cluster: RayCluster,
     store_place: StorePlace,
+    settings: Settings | None,
     connection: Connection,
     inbox: Inbox,
 ) -> Finished | Lost:
     """Returns how a fit ended that Ray has placed; what its ranks say before goes through the connection."""
     # Whatever GPU a rank is given is the only one that it sees.
     needs = _needs(cluster, "cpu" if start.claim.request["device"] == "cpu" else devices[0])
-    with _ranks(len(devices), needs, inbox) as ranks:
+    # Of the settings no more than these: the others have passwords, and a cluster keeps what it is sent.
+    log = None if settings is None else (settings.log_level, settings.log_format)
+    with _ranks(len(devices), needs, log, inbox) as ranks:
         if not ranks:
             return Finished(Stopped(), None)
         meeting = ray.get(ranks[0].meeting.remote()) if len(ranks) > 1 else ""
@@ -120,7 +125,9 @@ def _placed(
 
 
 @contextmanager
-def _ranks(size: int, needs: dict[str, float], inbox: Inbox) -> Iterator[list[Any]]:
+def _ranks(
+    size: int, needs: dict[str, float], log: tuple[str, str] | None, inbox: Inbox
+) -> Iterator[list[Any]]:
     """Yields the ranks when all of them have their places; none when the fit is to end before. Ends them."""
     group: PlacementGroup | None = None
     options: dict[str, Any] = dict(needs)
@@ -132,7 +139,7 @@ def _ranks(size: int, needs: dict[str, float], inbox: Inbox) -> Iterator[list[An
         for place in range(size):
             if group is not None:
                 options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, place)
-            ranks.append(_RANK.options(**options).remote())
+            ranks.append(_RANK.options(**options).remote(log))
         there = [rank.is_there.remote() for rank in ranks]
         while len(ray.wait(there, num_returns=size, timeout=_LOOK_SECONDS)[0]) < size:
             if inbox.told_to_stop is not None:

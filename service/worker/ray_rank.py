@@ -8,7 +8,9 @@ from typing import Any
 
 import ray
 import torch
+from structlog.contextvars import bound_contextvars
 
+from service.logs import start_logging
 from service.storage.dataset_store import DatasetStore, StorePlace
 from service.worker import rank
 from service.worker.messages import Lost, Start, Stop
@@ -22,9 +24,14 @@ class RayRank:
     """What is said to a rank and by it goes through a pipe, as between processes that share a machine.
 
     Ray ends the process when whoever placed it is gone.
+
+    Args:
+        log: The level and the format of its log, for `start_logging`; left to Ray unless given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: tuple[str, str] | None) -> None:
+        if log is not None:
+            start_logging(*log)
         self._ours, self._theirs = Pipe()
 
     def is_there(self) -> bool:
@@ -52,7 +59,8 @@ class RayRank:
                 return
             torch.set_num_threads(n_threads)
             reporter = Reporter(self._theirs, Inbox(self._theirs))
-            self._theirs.send(finished(start, DatasetStore(*store_place), seat.device, reporter))
+            with bound_contextvars(fit_id=start.claim.fit_id, worker_id=start.worker_id):
+                self._theirs.send(finished(start, DatasetStore(*store_place), seat.device, reporter))
         except Exception as error:  # noqa: BLE001 - whatever it is, the fit cannot go on here
             self._theirs.send(Lost(f"rank {seat.rank} of {seat.size}: {type(error).__name__}: {error}"[:500]))
 

@@ -1,5 +1,8 @@
 """Fits on a Ray cluster, in a network that has only a loopback: what it loses, no fit loses."""
 
+import io
+import json
+import logging
 import os
 import signal
 import socket
@@ -24,6 +27,7 @@ from service.storage.dataset_store import DatasetStore
 from service.storage.tables import FitRow
 from service.worker import ray_fitter
 from service.worker.ray_cluster import RayCluster, is_reachable
+from service.worker.ray_rank import RayRank
 from tests.serving import environment
 from tests.storage.making import add_dataset, fit_row, queue_fit
 from tests.worker.conftest import POINTS, until
@@ -206,6 +210,25 @@ def test_a_rank_asks_for_what_it_computes_on() -> None:
     cluster = RayCluster(HEAD, 4)
     assert ray_fitter._needs(cluster, "cuda:3") == {"num_gpus": 1, "num_cpus": 4}
     assert ray_fitter._needs(cluster, "cpu") == {"num_gpus": 0, "num_cpus": 4}
+
+
+def test_a_rank_logs_as_its_worker_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    root, stream = logging.getLogger(), io.StringIO()
+    before = root.handlers[:], root.level
+    root.handlers = []
+    monkeypatch.setattr(sys, "stderr", stream)
+    try:
+        RayRank(("warning", "json"))
+        logging.getLogger("service.worker.rank").info("all is well")
+        logging.getLogger("service.worker.rank").warning("rank 1 is gone")
+    finally:
+        root.handlers, root.level = before
+    said = json.loads(stream.getvalue())
+    assert (said["event"], said["logger"], said["level"]) == (
+        "rank 1 is gone",
+        "service.worker.rank",
+        "warning",
+    )
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1:6379", "head:6379", "[::2]:6379", "auto:1"])
