@@ -1,6 +1,7 @@
 """Columns of numbers in a file: uncompressed Arrow IPC, whose record batches are read as they lie."""
 
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 BATCH_ROWS = 65_536
 _BATCH_NUMBERS = 1 << 20
+# A file is given room for as much again as it has, up to so much: had at once, it costs less.
+_MOST_AHEAD_BYTES = 64 << 20
 # Torch wants memory that may be written to, and a write must not reach the file. Without MAP_NORESERVE, which
 # not every Python has a name for, the kernel would refuse to map so what is larger than its memory.
 _PRIVATE = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -42,6 +45,7 @@ class ColumnFileWriter:
         self._writer = pa.ipc.new_file(self._sink, self._schema)
         self._batch = np.empty((n_columns, batch_rows(n_columns)), dtype=kind)
         self._filled = 0
+        self._n_allocated = 0
 
     def append(self, rows: NDArray[Any]) -> None:
         """Adds rows (n, C)."""
@@ -58,15 +62,30 @@ class ColumnFileWriter:
         values = self._batch[:, : self._filled]
         if self.saw is not None:
             self.saw(values)
+        self._make_room()
         columns = [pa.array(column) for column in values]
         self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
         self._filled = 0
+
+    def _make_room(self) -> None:
+        """Has the file system find room ahead; where it cannot, writing finds it, or says why not."""
+        written = self._sink.tell()
+        ahead = min(written, _MOST_AHEAD_BYTES)
+        if ahead < self._batch.nbytes or written + self._batch.nbytes <= self._n_allocated:
+            return
+        self._n_allocated = written + ahead  # where it fails, too: it is not asked again for every batch
+        try:
+            os.posix_fallocate(self._sink.fileno(), written, ahead)
+        except OSError:
+            os.ftruncate(self._sink.fileno(), written)  # or it would keep from others the little that is left
 
     def close(self) -> None:
         """Writes the footer and closes the file."""
         if self._filled:
             self._write()
         self._writer.close()
+        if self._n_allocated:
+            os.ftruncate(self._sink.fileno(), self._sink.tell())
         self._sink.close()
 
     def abandon(self) -> None:

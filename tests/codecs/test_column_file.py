@@ -1,5 +1,7 @@
 """Columns of numbers in a file come back as they were, in batches that can be read in part."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,28 @@ def test_chunks_of_any_size_are_one_after_another(tmp_path: Path) -> None:
     file = _written(tmp_path / "points", *np.split(rows, [1, 1, 5, 65_600]))
     np.testing.assert_array_equal(file.columns(), rows.T)
     np.testing.assert_array_equal(_gathered(file), rows)
+
+
+@pytest.mark.parametrize("number", [0, errno.EOPNOTSUPP, errno.ENOSPC])
+def test_room_is_made_ahead_of_a_growing_file_if_there_is_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Nothing of it is left at the end, also where it was made in part."""
+    asked: list[tuple[int, int]] = []
+    allocate = os.posix_fallocate
+
+    def made(descriptor: int, offset: int, size: int) -> None:
+        asked.append((offset, size))
+        allocate(descriptor, offset, size)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", made)
+    rows = _numbers(4 * BATCH_ROWS + 1, 2)
+    file = _written(tmp_path / "points", rows)
+    assert len(asked) == 3  # twice as much each time
+    np.testing.assert_array_equal(file.columns(), rows.T)
+    assert (tmp_path / "points").stat().st_size < rows.nbytes + (1 << 14)
 
 
 @pytest.mark.parametrize("places", [[0], [5, 6, 65_535, 65_536, 69_999], [65_536], list(range(70_000))])
