@@ -26,7 +26,7 @@ from service.storage.identifiers import new_id
 from service.storage.remote_files import RemoteFiles
 
 # A file is sent to the disk whenever it has grown by so much: at its end little is left to wait for.
-_FLUSHED_BYTES = 32 << 20
+_FLUSHED_BYTES = 8 << 20
 # Writing takes long now and then, when a batch is full; so many chunks may wait to be hashed meanwhile.
 _MOST_UNHASHED = 4
 
