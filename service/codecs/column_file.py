@@ -73,6 +73,8 @@ class ColumnFileWriter:
         ahead = min(written, _MOST_AHEAD_BYTES)
         if ahead < self._batch.nbytes or written + self._batch.nbytes <= self._n_allocated:
             return
+        if not hasattr(os, "posix_fallocate"):  # macOS has none
+            return
         self._n_allocated = written + ahead  # where it fails, too: it is not asked again for every batch
         try:
             os.posix_fallocate(self._sink.fileno(), written, ahead)
