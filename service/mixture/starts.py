@@ -17,11 +17,10 @@ from service.mixture.families.family import invert_cholesky
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.invalid import InvalidFit
 from service.mixture.journal import Entry, components_of, entry_of_components, note, told
-from service.mixture.kmeans import Array, clusters_by_piece, lloyd, n_trials, spread_centres
+from service.mixture.kmeans import Array, clusters_by_piece, lloyd, n_trials, product, spread_centres
 from service.mixture.pieces import Pieces
 from service.mixture.screening import Screened, screened
 from service.mixture.standardization import StandardizedPoints
-from service.mixture.threads import threads_for
 
 # Centres are sought among so many points at least, so many for each component, so many for each feature;
 # where there are many components, among fewer for each.
@@ -158,7 +157,7 @@ def _around(
     """Components at these means (R, K, D), with the pooled covariance of points (n, D) around them."""
     n_samples, n_features = points.shape
     shares = sizes / sizes.sum(1, keepdims=True)
-    second = _product(points.T, points) / n_samples
+    second = product(points.T, points) / n_samples
     between = np.swapaxes(means * shares[..., None], 1, 2) @ means
     # Within clusters there may be no room at all: a little of the whole spread keeps the covariance regular.
     pooled = torch.from_numpy(second - between + 1e-3 * np.eye(n_features))
@@ -238,17 +237,11 @@ def _subsample(data: StandardizedPoints, n_components: int, seed: int) -> Standa
 
 def _whitened(centred: Array) -> tuple[Array, Array]:
     """Points (n, D) with unit covariance, and the matrix back; directions without spread keep their scale."""
-    covariance = torch.from_numpy(_product(centred.T, centred) / centred.shape[0])
+    covariance = torch.from_numpy(product(centred.T, centred) / centred.shape[0])
     covariance.diagonal().add_(1e-6)
     upper, _ = invert_cholesky(covariance)
     back: Array = torch.linalg.cholesky(covariance).mT.numpy()
-    return _product(centred, upper.numpy()), back
-
-
-def _product(left: Array, right: Array) -> Array:
-    """Of two matrices, by torch on one thread: numpy's library wakes threads that spin beside torch's."""
-    with threads_for(0):
-        return torch.mm(torch.from_numpy(left), torch.from_numpy(right)).numpy()
+    return product(centred, upper.numpy()), back
 
 
 # Called with points, family, K and generators, and with pieces by name.
