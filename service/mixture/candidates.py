@@ -218,8 +218,7 @@ def _optima(statistics: StatisticsPass, ends: list[RestartEnd]) -> list[Optimum]
     distinct = list({id(end.components): end.components for end in survivors}.values())
     row_of = {id(components): row for row, components in enumerate(distinct)}
     components = concatenate(distinct)
-    plain = statistics.unregularized(components.quick()).log_likelihood / statistics.data.total_weight
-    values = plain.tolist()
+    values = (statistics.log_likelihoods(components.quick()) / statistics.data.total_weight).tolist()
     eigenvalues = components.smallest_eigenvalues().tolist()
     weights = components.log_weights.exp().amin(1).tolist()
     floor = spurious_floor(statistics.regularization)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,17 +47,30 @@ def centred_sums(
     of this pass is not done again.
     """
     form = _Form(points, weights, components, regularization)
-    slices = slices_of(points.shape[1], form.chunk, 8 * form.n_sums)
-    key = [points.shape[1], form.chunk, len(slices)]
+    return form.told_apart(*_taken(form, "centred", form.sums, midway))
+
+
+def centred_log_likelihoods(
+    points: Points, weights: Tensor | None, components: Components, midway: Midway | None = None
+) -> Tensor:
+    """The plain log-likelihoods (R,) alone, nats, of the same points."""
+    form = _Form(points, weights, components, 0.0)
+    return _taken(form, "centred likelihoods", form.log_likelihoods, midway)[0]
+
+
+def _taken(form: _Form, way: str, take: Callable[[range], Sums], midway: Midway | None) -> Sums:
+    """What is taken of every slice of the points, added up."""
+    n_samples = form.points.shape[1]
+    slices = slices_of(n_samples, form.chunk, 8 * form.n_sums)
     parts = (midway or Midway()).each(
-        "centred",
-        lambda place: form.sums(slices[place]),
+        way,
+        lambda place: take(slices[place]),
         len(slices),
         form.coefficients(),
-        key,
-        in_turn=points.device.type != "cpu",
+        [n_samples, form.chunk, len(slices)],
+        in_turn=form.points.device.type != "cpu",
     )
-    return form.told_apart(*added(parts))
+    return added(parts)
 
 
 class _Form:
@@ -65,7 +79,7 @@ class _Form:
     def __init__(
         self, points: Points, weights: Tensor | None, components: Components, regularization: float
     ) -> None:
-        self._points, self._weights = points, weights
+        self.points, self._weights = points, weights
         self._shape = components.means.shape
         n_restarts, n_components, n_features = self._shape
         self._rows = n_restarts * n_components
@@ -86,19 +100,14 @@ class _Form:
 
     def sums(self, starts: range) -> Sums:
         """The log-likelihoods (R,) of the chunks that begin at these points, and all other sums in a row."""
-        n_restarts, n_components, n_features = self._shape
+        n_restarts, _, n_features = self._shape
         total = self._means.new_zeros(n_restarts)
         counts, first = self._means.new_zeros(self._rows), self._means.new_zeros(self._rows, n_features)
         second = torch.zeros_like(self._cholesky)
         for start in starts:
-            part = self._points[:, start : start + self.chunk].double()
-            difference = part - self._means
-            joint = self._constants[:, None] - 0.5 * _squared_distances(difference, self._cholesky)
-            joint = joint.view(n_restarts, n_components, -1)
-            log_totals = torch.logsumexp(joint, dim=1)
+            difference, joint, log_totals, part_weights = self._densities(start)
             shares = (joint - log_totals.unsqueeze(1)).exp_().view(self._rows, -1)
-            if self._weights is not None:
-                part_weights = self._weights[start : start + self.chunk].double()
+            if part_weights is not None:
                 shares *= part_weights
                 log_totals = log_totals * part_weights
             total += log_totals.sum(1)
@@ -110,6 +119,28 @@ class _Form:
             else:
                 second += torch.bmm(shared, difference.mT)
         return total, torch.cat([part.flatten() for part in (counts, first, second)])
+
+    def log_likelihoods(self, starts: range) -> Sums:
+        """The log-likelihoods (R,) of the chunks that begin at these points, and nothing beside them."""
+        total = self._means.new_zeros(self._shape[0])
+        for start in starts:
+            _, _, log_totals, part_weights = self._densities(start)
+            total += (log_totals if part_weights is None else log_totals * part_weights).sum(1)
+        return total, total.new_empty(0)
+
+    def _densities(self, start: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """What is known of the chunk that begins at this point.
+
+        Differences from all means (R * K, D, n), log-densities of the components (R, K, n) and of the
+        mixtures (R, n), and weights (n,), if there are any.
+        """
+        n_restarts, n_components, _ = self._shape
+        chunk = slice(start, start + self.chunk)
+        difference = self.points[:, chunk].double() - self._means
+        joint = self._constants[:, None] - 0.5 * _squared_distances(difference, self._cholesky)
+        joint = joint.view(n_restarts, n_components, -1)
+        part_weights = None if self._weights is None else self._weights[chunk].double()
+        return difference, joint, torch.logsumexp(joint, dim=1), part_weights
 
     def told_apart(self, total: Tensor, sums: Tensor) -> CentredSums:
         """What `sums` has put in a row."""

@@ -29,17 +29,20 @@ def component_log_density(points: Tensor, means: Tensor, precisions_cholesky: Te
     References:
         Bishop, "Pattern Recognition and Machine Learning", 2006, equation 2.43.
     """
-    n_samples, n_features = points.shape
-    n_components = means.shape[0]
     constants = normalizers(precisions_cholesky)
-    chunk = max(1, CHUNK_NUMBERS // (n_components * n_features))
-    if n_samples <= chunk:
+    parts = chunks(points, means)
+    if len(parts) == 1:
         return _chunk_log_density(points, means, precisions_cholesky, constants)
-    answer = points.new_empty(n_samples, n_components)
-    for start in range(0, n_samples, chunk):
-        rows = slice(start, start + chunk)
+    answer = points.new_empty(points.shape[0], means.shape[0])
+    for rows in parts:
         answer[rows] = _chunk_log_density(points[rows], means, precisions_cholesky, constants)
     return answer
+
+
+def chunks(points: Tensor, means: Tensor) -> list[slice]:
+    """Points (N, D) in runs looked at together, so long that differences from means (K, D) stay few."""
+    size = max(1, CHUNK_NUMBERS // means.numel())
+    return [slice(start, start + size) for start in range(0, max(1, points.shape[0]), size)]
 
 
 def normalizers(precisions_cholesky: Tensor) -> Tensor:
@@ -53,27 +56,26 @@ def normalizers(precisions_cholesky: Tensor) -> Tensor:
 def _chunk_log_density(
     points: Tensor, means: Tensor, precisions_cholesky: Tensor, constants: Tensor
 ) -> Tensor:
-    if points.shape[0] == 1:
-        whitened = _whitened((points - means).unsqueeze(1), precisions_cholesky)
-        return (constants - 0.5 * _squared_lengths(whitened, points).squeeze_(1)).unsqueeze(0)
-    whitened = _whitened(points - means.unsqueeze(1), precisions_cholesky)
-    return torch.add(constants, _squared_lengths(whitened, points).T, alpha=-0.5)
+    # Feature by feature, for sums over features are slow where these lie side by side and are few.
+    differences = points.T.contiguous() - means.unsqueeze(2)
+    lengths = _squared_lengths(_whitened(differences, precisions_cholesky), points)
+    return torch.add(constants, lengths.T, alpha=-0.5)
 
 
 def _whitened(differences: Tensor, precisions_cholesky: Tensor) -> Tensor:
-    """Differences (K, n, D), which may be overwritten, in units of their components' spreads."""
+    """Differences (K, D, n), which may be overwritten, in units of their components' spreads."""
     if precisions_cholesky.ndim == 2:
-        return differences.mul_(precisions_cholesky.unsqueeze(1))
-    return torch.bmm(differences, precisions_cholesky)
+        return differences.mul_(precisions_cholesky.unsqueeze(2))
+    return torch.bmm(precisions_cholesky.mT, differences)
 
 
 def _squared_lengths(whitened: Tensor, points: Tensor) -> Tensor:
-    """The squared lengths (K, n) of whitened differences (K, n, D), which are overwritten.
+    """The squared lengths (K, n) of whitened differences (K, D, n), which are overwritten.
 
     Near the end of float64's range products overflow with either sign, and their sum is no number; it stands
     for a length whose square overflows, too. Points (n, D) that are no numbers have no length.
     """
-    lengths = whitened.square_().sum(-1)
+    lengths = whitened.square_().sum(1)
     if math.isnan(float(lengths.sum())):  # one reduction, for none of them is negative
         known = torch.isfinite(points).all(dim=1)
         lengths = torch.where(known, lengths.nan_to_num_(nan=torch.inf, posinf=torch.inf), torch.nan)
@@ -93,11 +95,10 @@ def log_density(points: Tensor, log_weights: Tensor, means: Tensor, precisions_c
         (N,) float64.
     """
     answer = points.new_empty(points.shape[0])
-    chunk = max(1, CHUNK_NUMBERS // means.numel())
-    if points.shape[0] <= chunk:
+    parts = chunks(points, means)
+    if len(parts) == 1:
         return torch.logsumexp(component_log_density(points, means, precisions_cholesky) + log_weights, dim=1)
-    for start in range(0, points.shape[0], chunk):
-        rows = slice(start, start + chunk)
+    for rows in parts:
         joint = component_log_density(points[rows], means, precisions_cholesky) + log_weights
         torch.logsumexp(joint, dim=1, out=answer[rows])
     return answer
@@ -117,10 +118,19 @@ def responsibilities(
     Returns:
         (N, K) float64, rows summing to one, also where every density underflows to zero.
     """
+    answer = points.new_empty(points.shape[0], means.shape[0])
+    for rows in chunks(points, means):
+        answer[rows] = _chunk_responsibilities(points[rows], log_weights, means, precisions_cholesky)
+    return answer
+
+
+def _chunk_responsibilities(
+    points: Tensor, log_weights: Tensor, means: Tensor, precisions_cholesky: Tensor
+) -> Tensor:
     joint = component_log_density(points, means, precisions_cholesky) + log_weights
-    answer = torch.softmax(joint, dim=1)
-    lost = ~torch.isfinite(answer).all(dim=1)
-    if bool(lost.any()):
+    answer = torch.softmax(joint.T, dim=0).T  # over numbers side by side it takes several times as long
+    if math.isnan(float(answer.sum())):
+        lost = torch.isnan(answer).any(dim=1)
         answer[lost] = _nearest(points[lost], log_weights, means, precisions_cholesky)
     return answer
 
@@ -129,9 +139,9 @@ def _nearest(points: Tensor, log_weights: Tensor, means: Tensor, precisions_chol
     """The limit of the responsibilities for points so far out that squared distances overflow."""
     scale = points.abs().amax(dim=1).clamp_(min=float(means.abs().amax()))
     whitened = _whitened(
-        (points / scale[:, None]) - means.unsqueeze(1) / scale[None, :, None],
+        (points / scale[:, None]).T - means.unsqueeze(2) / scale,
         precisions_cholesky / precisions_cholesky.abs().amax(),
     )
-    distances = whitened.square().sum(-1).T
+    distances = whitened.square().sum(1).T
     distances = torch.where(torch.isfinite(log_weights), distances, torch.inf)
     return torch.nn.functional.one_hot(distances.argmin(dim=1), means.shape[0]).to(points.dtype)

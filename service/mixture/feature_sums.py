@@ -55,10 +55,11 @@ class FeatureSums:
         self._chunk_bytes = CHUNK_BYTES if points.device.type == "cpu" else GPU_CHUNK_BYTES
         self._small: SmallSums | None = None
 
-    def __call__(self, theta: Numbers) -> tuple[Numbers, Numbers]:
+    def __call__(self, theta: Numbers, *, likelihoods_only: bool = False) -> tuple[Numbers, Numbers]:
         """For coefficients theta (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.
 
-        No entry of theta . phi may be larger than zero by more than rounding.
+        No entry of theta . phi may be larger than zero by more than rounding. If asked, only the first sums
+        are taken, and there are no others: (R, K, 0).
         """
         n_components = theta.shape[1]
         if self._points.shape[1] == 0:  # other ranks have them all
@@ -66,11 +67,13 @@ class FeatureSums:
             return like(theta, none.sum((1, 2))), like(theta, none)
         small = self._few_points(n_components)
         if small is not None:
-            log_likelihoods, sums = small(tensor_of(theta).to(self._points.dtype).numpy())
+            coefficients = tensor_of(theta).to(self._points.dtype).numpy()
+            log_likelihoods, sums = small(coefficients, likelihoods_only=likelihoods_only)
             return like(theta, log_likelihoods), like(theta, sums)
         while True:
             try:
-                found = self._by_slices((tensor_of(theta) * _NAT).to(self._points.dtype))
+                in_bits = (tensor_of(theta) * _NAT).to(self._points.dtype)
+                found = self._by_slices(in_bits, likelihoods_only)
                 return like(theta, found[0]), like(theta, found[1])
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or not self._halve_chunks(n_components):
@@ -96,7 +99,7 @@ class FeatureSums:
             torch.cuda.empty_cache()
         return True
 
-    def _by_slices(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+    def _by_slices(self, theta: Tensor, likelihoods_only: bool) -> tuple[Tensor, Tensor]:
         _, n_components, n_rows = theta.shape
         width = self._chunk_width(n_components)
         slices = slices_of(self._points.shape[1], width, 8 * n_components * n_rows)
@@ -104,8 +107,10 @@ class FeatureSums:
         # Where features are made anew, restarts share them; kept ones let every restart go its own way.
         groups = [theta] if self.kept is None else list(torch.split(theta, 1))
         parts = self.midway.each(
-            "features",
-            lambda task: self._slice(groups[task // n_slices], slices[task % n_slices], width),
+            "likelihoods" if likelihoods_only else "features",
+            lambda task: self._slice(
+                groups[task // n_slices], slices[task % n_slices], width, likelihoods_only
+            ),
             len(groups) * n_slices,
             theta,
             [self._points.shape[1], width, n_slices],
@@ -122,10 +127,13 @@ class FeatureSums:
         n_chunks = -(-n_samples // most)
         return (-(-n_samples // n_chunks) + 7) // 8 * 8
 
-    def _slice(self, theta: Tensor, starts: range, width: int) -> tuple[Tensor, Tensor]:
-        """The sums (R,) and (R, K, F) over the chunks that begin at these points."""
-        n_restarts, n_components, _ = theta.shape
-        sums = torch.zeros_like(theta, dtype=torch.float64)
+    def _slice(
+        self, theta: Tensor, starts: range, width: int, likelihoods_only: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The sums (R,) and (R, K, F) or (R, K, 0) over the chunks that begin at these points."""
+        n_restarts, n_components, n_rows = theta.shape
+        n_sums = 0 if likelihoods_only else n_rows
+        sums = torch.zeros((n_restarts, n_components, n_sums), dtype=torch.float64, device=theta.device)
         log_totals = sums.new_zeros(n_restarts)
         buffers = self._buffers(n_components, width)
         for start in starts:
@@ -133,8 +141,10 @@ class FeatureSums:
             phi, joint = self._chunk(start, stop, n_components, buffers)
             weights = None if self._weights is None else self._weights[start:stop]
             for restart in range(n_restarts):
-                log_totals[restart] += _shares(theta[restart], phi, weights, joint)
-                _add_product(joint, phi, sums[restart])
+                scale, log_likelihood = _densities(theta[restart], phi, weights, joint)
+                log_totals[restart] += log_likelihood
+                if not likelihoods_only:
+                    _add_product(joint.mul_(scale), phi, sums[restart])
         self._free_buffers.append((n_components, buffers))
         return log_totals, sums
 
@@ -169,9 +179,10 @@ def _add_product(shares: Tensor, phi: Tensor, sums: Tensor) -> None:
         sums += torch.mm(shares, phi.T)
 
 
-def _shares(theta: Tensor, phi: Tensor, weights: Tensor | None, joint: Tensor) -> Tensor:
-    """Fills joint (K, n) with responsibilities times weights; the sum of the points' logsumexp comes back.
+def _densities(theta: Tensor, phi: Tensor, weights: Tensor | None, joint: Tensor) -> tuple[Tensor, Tensor]:
+    """Fills joint (K, n) with numbers in the ratio of responsibilities.
 
+    What makes them responsibilities times weights (n,) comes back, and the sum of the points' logsumexp.
     Log-densities theta . phi, in bits, are at most zero, so powers of two cannot overflow and need no maximum
     of their own. Where all entries of a point underflow they are had again, with the maximum taken off first.
     """
@@ -183,14 +194,13 @@ def _shares(theta: Tensor, phi: Tensor, weights: Tensor | None, joint: Tensor) -
         if weights is None and lowest > _SMALLEST_FACTOR[joint.dtype] and len(totals) % _N_FACTORS == 0:
             totals = totals.view(_N_FACTORS, -1).prod(0)  # a logarithm costs as much as eight products
         log_totals = totals.log_()
-        joint.mul_(scale if weights is None else scale.mul_(weights))
     else:
         torch.mm(theta, phi, out=joint)
         joint.div_(_NAT)
         log_totals = torch.logsumexp(joint, dim=0)
         joint.sub_(log_totals).exp_()
-        if weights is not None:
-            joint.mul_(weights)
+        scale = torch.ones_like(log_totals)
     if weights is not None:
+        scale.mul_(weights)
         log_totals.mul_(weights)
-    return log_totals.sum(dtype=torch.float64)
+    return scale, log_totals.sum(dtype=torch.float64)

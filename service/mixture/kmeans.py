@@ -108,7 +108,7 @@ def _clusters(with_one: torch.Tensor, centres: Array) -> tuple[Array, Array]:
     chunk = max(64, CHUNK_NUMBERS // rows.shape[1])
     with threads_for(rows.numel() * with_one.shape[0]):
         for group, found in zip(rows, sums, strict=True):
-            for part in with_one.split(chunk):
+            for part in torch.split(with_one, chunk):
                 found.addmm_(_nearest(group @ part.T, n_centres), part)
     of_sets = sums.view(-1, n_centres, n_features + 1)[:n_sets].numpy()
     return of_sets[..., -1], of_sets[..., :-1]

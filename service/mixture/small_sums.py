@@ -64,21 +64,24 @@ class SmallSums:
         self._smallest = SMALLEST[self._phi.dtype.name]
         self._lowest = LOWEST[self._phi.dtype.name]
 
-    def __call__(self, coefficients: Array) -> tuple[Array, Array]:
+    def __call__(self, coefficients: Array, *, likelihoods_only: bool = False) -> tuple[Array, Array]:
         """For coefficients (R, K, F): sums of logsumexp over k (R,), and R Phi^T (R, K, F), float64.
 
-        No entry of theta . phi may be larger than zero by more than rounding.
+        No entry of theta . phi may be larger than zero by more than rounding. If asked, only the first sums
+        are taken, and there are no others: (R, K, 0).
         """
         n_restarts, n_components, _ = coefficients.shape
         together = max(1, BLOCK_NUMBERS // (n_components * self._n_samples))
         starts = range(0, n_restarts, together)
         with threads_for(0):
-            blocks = [self._block(coefficients[start : start + together]) for start in starts]
+            blocks = [
+                self._block(coefficients[start : start + together], likelihoods_only) for start in starts
+            ]
         if len(blocks) == 1:
             return blocks[0]
         return np.concatenate([block[0] for block in blocks]), np.concatenate([block[1] for block in blocks])
 
-    def _block(self, coefficients: Array) -> tuple[Array, Array]:
+    def _block(self, coefficients: Array, likelihoods_only: bool) -> tuple[Array, Array]:
         """The same for as many restarts as have their responsibilities in the cache together."""
         n_restarts, n_components, n_rows = coefficients.shape
         mixtures, n_own = (n_restarts, n_components), n_restarts * n_components
@@ -95,12 +98,14 @@ class SmallSums:
             self._multiply(theta, joint, mixtures)
             log_totals = self._shares_far_out(own)
         if self._weights is not None:
-            own *= self._weights
             log_totals *= self._weights
-        self._add_up(joint, theta, mixtures)
-        sums = _told_apart(theta, mixtures)
         log_likelihoods: Array = np.add.reduce(log_totals[:, : self._n_samples], axis=1, dtype=np.float64)
-        return log_likelihoods, sums.astype(np.float64, copy=False)
+        if likelihoods_only:
+            return log_likelihoods, np.empty((*mixtures, 0))
+        if self._weights is not None:
+            own *= self._weights
+        self._add_up(joint, theta, mixtures)
+        return log_likelihoods, _told_apart(theta, mixtures).astype(np.float64, copy=False)
 
     def _multiply(self, theta: Array, joint: Array, mixtures: tuple[int, int]) -> None:
         """Fills joint (rows, N) with theta (rows, F) phi; the first rows are of R times K components."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from service.mixture.arrays import Numbers, at_least, library, like, quick
 from service.mixture.blocked_points import extremes
-from service.mixture.centred import centred_sums
+from service.mixture.centred import centred_log_likelihoods, centred_sums
 from service.mixture.components import Components
 from service.mixture.feature_sums import FeatureSums
 from service.mixture.features import QuadraticFeatures, RadialFeatures, SquareFeatures, pair_features
@@ -118,9 +118,7 @@ class StatisticsPass:
 
     def __call__(self, components: Components) -> Statistics:
         """The statistics of every restart, each in the form that keeps its digits."""
-        largest = self._largest if library(components.means) is torch else self._largest_quick
-        rounding = 0.5 * torch.finfo(self.dtype).eps * self.features.magnitude(components, largest)
-        inexact = ~(rounding <= self.error_bound)
+        inexact = self._inexact(components, self.error_bound)
         if not bool(inexact.any()):
             return self._added(components, self._by_features(components))[0]
         if bool(inexact.all()):
@@ -129,20 +127,32 @@ class StatisticsPass:
         quick = self._by_features(components.rows(~inexact))
         return _merge(inexact, *self._added(components, exact, quick))
 
+    def log_likelihoods(self, components: Components) -> Numbers:
+        """The plain log-likelihoods (R,), total, nats: without regularization, to the dtype's own bound."""
+        kind = components.means
+        inexact = self._inexact(components, ERROR_BOUND[self.dtype])
+        values, shifts = (library(kind).zeros_like(components.log_weights[:, 0]) for _ in range(2))
+        if bool(inexact.any()):
+            some = components.rows(inexact).tensors()
+            centred = centred_log_likelihoods(self.data.points, self._weights, some, self.midway)
+            values[inexact] = like(kind, centred)
+        if not bool(inexact.all()):
+            theta, shifts[~inexact] = self._coefficients(components.rows(~inexact), 0.0)
+            values[~inexact] = self._sums(theta, likelihoods_only=True)[0]
+        (total,) = self.data.shards.group.summed(values, alike=kind)
+        return total + shifts * self.data.total_weight
+
+    def _inexact(self, components: Components, error_bound: float) -> Numbers:
+        """Of which restarts (R,) the features would lose too many digits."""
+        largest = self._largest if library(components.means) is torch else self._largest_quick
+        rounding = 0.5 * torch.finfo(self.dtype).eps * self.features.magnitude(components, largest)
+        return ~(rounding <= error_bound)
+
     def _added(self, components: Components, *parts: _Own) -> list[Statistics]:
         """The statistics of all ranks' points that come of each part, after one exchange."""
         every = [sums for part in parts for sums in part.sums]
         together = iter(self.data.shards.group.summed(*every, alike=components.means))
         return [part.finished(*(next(together) for _ in part.sums)) for part in parts]
-
-    def unregularized(self, components: Components) -> Statistics:
-        """The statistics with the plain log-likelihood, regularization zero, to the dtype's own bound."""
-        kept = self.regularization, self.error_bound
-        self.regularization, self.error_bound = 0.0, ERROR_BOUND[self.dtype]
-        try:
-            return self(components)
-        finally:
-            self.regularization, self.error_bound = kept
 
     def minibatch(self, components: Components, indices: Tensor) -> Statistics:
         """The statistics of each restart over its own points, indices (R, n) among all, by features."""
@@ -201,17 +211,24 @@ class StatisticsPass:
         return _Own(sums, finished)
 
     def _by_features(self, components: Components) -> _Own:
-        theta = self.features.coefficients(components, self.regularization)
-        # The density is highest at the means: with that bound taken off, no entry of Theta Phi is above zero.
-        constant, linear = self.features.constant(theta), self.features.linear(theta)
-        highest = constant + 0.5 * (linear * components.means).sum(-1)
-        shift = library(highest).amax(highest, 1)
-        constant -= shift[:, None]
+        theta, shift = self._coefficients(components, self.regularization)
 
         def finished(log_likelihood: Numbers, sums: Numbers) -> Statistics:
             return self._from_sums(log_likelihood + shift * self.data.total_weight, sums)
 
         return _Own(self._sums(theta), finished)
+
+    def _coefficients(self, components: Components, regularization: float) -> tuple[Numbers, Numbers]:
+        """Theta (R, K, F), and what was taken off the logarithm of each mixture's densities (R,).
+
+        A density is highest at the mean: with that bound taken off, no entry of Theta Phi is above zero.
+        """
+        theta = self.features.coefficients(components, regularization)
+        constant, linear = self.features.constant(theta), self.features.linear(theta)
+        highest = constant + 0.5 * (linear * components.means).sum(-1)
+        shift = library(highest).amax(highest, 1)
+        constant -= shift[:, None]
+        return theta, shift
 
 
 def _merge(first: Numbers, chosen: Statistics, others: Statistics) -> Statistics:

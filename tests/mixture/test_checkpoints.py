@@ -291,9 +291,9 @@ def in_slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     done: list[int] = []
     slice_ = FeatureSums._slice
 
-    def noted(self: FeatureSums, theta: torch.Tensor, starts: range, width: int) -> Sums:
+    def noted(self: FeatureSums, theta: torch.Tensor, starts: range, width: int, alone: bool) -> Sums:
         done.append(starts[0])
-        return slice_(self, theta, starts, width)
+        return slice_(self, theta, starts, width, alone)
 
     monkeypatch.setattr(FeatureSums, "_slice", noted)
     one_after_the_other(monkeypatch)
