@@ -5,7 +5,7 @@ import ctypes
 # Of its `mallopt`.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 64 << 20
-_OWN_PAGES_BYTES = 4 << 20
+_OWN_PAGES_BYTES = 16 << 20
 
 
 def keep_freed_memory() -> None:

@@ -20,6 +20,8 @@ _SLOWEST_BYTES_PER_SECOND = 100
 _MOST_AROUND_BYTES = 1 << 16
 _MOST_AROUND_A_BYTE = 8
 _MOST_PIPELINED = 16
+# So much is taken from a socket at once: less would be more calls, more would leave a core's cache meanwhile.
+_PIECE_BYTES = 1 << 19
 # Copying less than this costs less than not to.
 _WORTH_KEEPING_BYTES = 1 << 14
 
@@ -65,6 +67,42 @@ class Arrived:
         return b"".join(self._pieces)  # of one, that one
 
 
+class _Receiving(asyncio.BufferedProtocol):
+    """What the event loop sees of a connection: it puts all that comes where that of all others was, too.
+
+    So pieces are larger than the loop's own, and are copied once less.
+    """
+
+    _room = memoryview(bytearray(_PIECE_BYTES))
+
+    def __init__(self, protocol: "Protocol") -> None:
+        self._protocol = protocol
+
+    @override
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room
+
+    @override
+    def buffer_updated(self, nbytes: int) -> None:
+        self._protocol.received(self._room[:nbytes])
+
+    @override
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
+
+    @override
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    @override
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+
+
 class _Dropped(list[tuple[bytes, bytes]]):
     """Where trailers go: the headers have been looked at already."""
 
@@ -98,7 +136,15 @@ class Protocol(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_protocol(_Receiving(self))
         self._expect_more()
+
+    def received(self, data: memoryview) -> None:
+        """Takes bytes that are overwritten once this has returned."""
+        if self._in_body and len(data) >= _WORTH_KEEPING_BYTES:
+            self._take(data)
+        else:
+            self.data_received(bytes(data))
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -112,6 +158,9 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        self._take(data)
+
+    def _take(self, data: bytes | memoryview) -> None:
         self._unset_keepalive_if_required()
         try:
             if self._in_body:
@@ -129,7 +178,7 @@ class Protocol(HttpToolsProtocol):
         elif self._coming is None:
             self._expect_more()
 
-    def _feed_head(self, data: bytes) -> None:
+    def _feed_head(self, data: bytes | memoryview) -> None:
         while data:
             piece = data if self._in_body else data[: self.max_head_bytes - self._n_head]
             data = data[len(piece) :]
@@ -142,7 +191,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(ServiceError("HEADERS_TOO_LARGE", 431, detail))
                 return
 
-    def _feed_body(self, data: bytes) -> None:
+    def _feed_body(self, data: bytes | memoryview) -> None:
         before = self._n_body
         self.parser.feed_data(data)
         self._n_around += len(data) - (self._n_body - before)
