@@ -14,9 +14,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import torch
 
@@ -28,7 +30,7 @@ from tests.serving import GOLD, serving
 NPY = "application/x-npy"
 N_POINTS, N_SAMPLES = 1_000_000, 10_000_000
 GOAL_LOG_DENSITY, GOAL_SAMPLES = 0.6, 0.5
-_RECEIVED_AT_ONCE = 1 << 20
+_ROOM = bytearray(1 << 20)
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -38,15 +40,19 @@ def seconds(act: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def post(http: httpx.Client, path: str, body: bytes, media_type: str) -> int:
-    """Sends a body and receives an answer in NPY; returns its size in bytes."""
-    headers = {"Content-Type": media_type, "Accept": NPY}
-    with http.stream("POST", path, content=body, headers=headers) as response:
-        response.raise_for_status()
-        return sum(len(piece) for piece in response.iter_raw(_RECEIVED_AT_ONCE))
+def post(http: HTTPConnection, path: str, body: bytes, media_type: str) -> int:
+    """Sends a body and receives an answer in NPY; returns its size in bytes.
+
+    By a client that costs next to nothing: httpx takes 8 ms for eight megabytes of an answer.
+    """
+    http.request("POST", path, body, {"Content-Type": media_type, "Accept": NPY})
+    response = http.getresponse()
+    if response.status != 200:
+        raise SystemExit(response.read().decode())
+    return sum(iter(lambda: response.readinto(_ROOM), 0))
 
 
-def log_density(http: httpx.Client, path: str, mixture: GaussianMixture, rounds: int) -> None:
+def log_density(http: HTTPConnection, path: str, mixture: GaussianMixture, rounds: int) -> None:
     """Measures the log-density of many points."""
     points = np.random.default_rng(0).standard_normal((N_POINTS, 2))
     body = as_npy(points)
@@ -61,7 +67,7 @@ def log_density(http: httpx.Client, path: str, mixture: GaussianMixture, rounds:
     _compare("log_density", over_http, {"in_process": in_process}, rounds, GOAL_LOG_DENSITY)
 
 
-def samples(http: httpx.Client, path: str, mixture: GaussianMixture, rounds: int) -> None:
+def samples(http: HTTPConnection, path: str, mixture: GaussianMixture, rounds: int) -> None:
     """Measures the drawing of many samples."""
     body = json.dumps({"n_samples": N_SAMPLES, "seed": 0}).encode()
 
@@ -104,9 +110,10 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder), workers=0) as server,
-        server.client() as http,
+        server.client() as client,
+        closing(HTTPConnection(urlsplit(server.url).netloc, timeout=600)) as http,
     ):
-        path = f"/v1/mixtures/{http.post('/v1/mixtures', json=GOLD).raise_for_status().json()['id']}"
+        path = f"/v1/mixtures/{client.post('/v1/mixtures', json=GOLD).raise_for_status().json()['id']}"
         log_density(http, path, mixture, rounds)
         samples(http, path, mixture, rounds)
 
