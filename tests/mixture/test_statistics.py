@@ -132,6 +132,49 @@ def test_a_narrow_component_takes_the_centred_form_and_a_wide_one_does_not():
         np.testing.assert_allclose(statistics.log_likelihood[r], expected.sum(), rtol=1e-9)
 
 
+@pytest.mark.parametrize("narrow", [0, 1, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("small", [False, True])
+def test_likelihoods_alone_are_those_of_whole_statistics(monkeypatch, narrow, weighted, kept, small):
+    monkeypatch.setattr("service.mixture.feature_sums.CHUNK_BYTES", 4096)
+    monkeypatch.setattr("service.mixture.feature_sums.SMALL_NUMBERS", 1 << 20 if small else 0)
+    monkeypatch.setattr("service.mixture.feature_sums.KEPT_FEATURES_BYTES", 1 << 20 if kept else 0)
+    monkeypatch.setattr("service.mixture.centred.CHUNK_NUMBERS", 1000)
+    components = components_of(random_mixture(3, 2, seed=1), random_mixture(3, 2, seed=2))
+    components.precisions_cholesky[:narrow] *= 1e5  # so many mixtures in the centred form
+    generator = torch.Generator().manual_seed(3)
+    points = components.means[0, :1].T + 1e-5 * torch.randn(2, 301, dtype=torch.float64, generator=generator)
+    points[0, 0] = 1e5  # where all densities underflow
+    weights = 2 * torch.rand(301, dtype=torch.float64, generator=generator) if weighted else None
+    plain, regularized = (
+        StatisticsPass(plain_points(points, weights), diagonal=False, regularization=regularization)
+        for regularization in (0.0, 0.3)
+    )
+    expected = plain(components).log_likelihood
+    for some in (components, components.quick()):  # what is regularised has no part in it
+        found = torch.as_tensor(regularized.log_likelihoods(some))
+        torch.testing.assert_close(found, expected, rtol=1e-13, atol=0.0)
+
+
+@pytest.mark.parametrize("outlier", [1e3, 1e6])
+def test_points_far_out_take_no_digits_from_a_narrow_component_without_correlations(outlier):
+    # A feature that is nearly constant but for an outlier, whose square is up to 1e20 times its variance.
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(2, 200, dtype=torch.float64, generator=generator)
+    points[1] *= 1e-4
+    points[1, 7] = outlier
+    weights, means = torch.tensor([0.4, 0.6], dtype=torch.float64), torch.tensor([[-1.0, 0.0], [1.0, 1e-4]])
+    variances = torch.tensor([[1.0, 1e-8], [2.0, 2e-8]], dtype=torch.float64)
+    mixture = GaussianMixture(weights, means.double(), variances, "diag")
+    passed = StatisticsPass(plain_points(points), diagonal=True, regularization=0.0)
+    statistics = passed(components_of(mixture, diagonal=True))
+    assert statistics.origin is None
+    expected = expected_sums(mixture, points.T.numpy(), np.ones(200))
+    np.testing.assert_allclose(statistics.log_likelihood[0], expected[0], rtol=1e-12)
+    np.testing.assert_allclose(statistics.counts[0], expected[1], rtol=1e-9)
+
+
 @pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize("form", ["features", "centred"])
 def test_regularization_is_a_penalty_whose_update_adds_it_to_the_diagonal(diagonal, form):
