@@ -135,9 +135,7 @@ def run_candidate(
     )
     generators = [restart_generator(options.seed, restart) for restart in range(options.n_init)]
     # The same on every rank: with another number of threads, the same step may round otherwise.
-    n_own = data.n_samples // data.shards.group.size
-    work = options.n_init * n_components * statistics.features.n_rows * n_own
-    with threads_for(work):
+    with threads_for(0):
         stages = Stages(
             Objective(statistics, family, n_components),
             optimizer,

@@ -13,6 +13,7 @@ from torch import Tensor
 from service.mixture import density, sampling, specification
 from service.mixture.one_point import OnePoint
 from service.mixture.storage_types import STORAGE_TYPES
+from service.mixture.threads import threads_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +87,16 @@ class GaussianMixture:
     @cached_property
     def covariances_cholesky(self) -> Tensor:
         """(K, D, D) lower triangular L, covariance = L L^T."""
-        lower: Tensor = torch.linalg.cholesky(self.full_covariances())
+        with threads_for(0):
+            lower: Tensor = torch.linalg.cholesky(self.full_covariances())
         return lower
 
     @cached_property
     def precisions_cholesky(self) -> Tensor:
         """(K, D, D) upper triangular U, precision = U U^T."""
         identity = torch.eye(self.n_features, dtype=torch.float64)
-        lower: Tensor = torch.linalg.solve_triangular(self.covariances_cholesky, identity, upper=False)
+        with threads_for(0):
+            lower: Tensor = torch.linalg.solve_triangular(self.covariances_cholesky, identity, upper=False)
         return lower.mT.contiguous()
 
     @cached_property

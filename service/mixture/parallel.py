@@ -1,4 +1,4 @@
-"""Independent tasks on as many threads as torch has, each of them with one thread of torch's.
+"""Independent tasks on as many threads as torch was given, each of them with one thread of torch's.
 
 Sharing every small operation between threads makes them wait for one another at each; a thread that does a
 slice of the points from the beginning to the end waits once. The answers do not depend on how many there are.
@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import torch
 
+from service.mixture.threads import n_threads
+
 Answer = TypeVar("Answer")
 
 _crews: dict[int, ThreadPoolExecutor] = {}
@@ -26,10 +28,10 @@ def run_parallel(task: Callable[[int], Answer], n_tasks: int) -> list[Answer]:
 
     Args:
         task: releases the interpreter for most of its time, as torch's operations do.
-        n_tasks: with one alone, or where torch has one thread, all runs here.
+        n_tasks: with one alone, or where there is one thread, all runs here.
     """
-    n_threads = min(torch.get_num_threads(), n_tasks)
-    if n_threads == 1:
+    number = min(n_threads(), n_tasks)
+    if number == 1:
         return [task(i) for i in range(n_tasks)]
     inference = torch.is_inference_mode_enabled()
     answers: dict[int, Answer] = {}
@@ -46,33 +48,33 @@ def run_parallel(task: Callable[[int], Answer], n_tasks: int) -> list[Answer]:
                     failed.set()  # nobody would take what the others still did
                     raise
 
-    futures = [_crew(n_threads).submit(work) for _ in range(n_threads)]
+    futures = [_crew(number).submit(work) for _ in range(number)]
     wait(futures)
     for future in futures:
         future.result()
     return [answers[i] for i in range(n_tasks)]
 
 
-def _crew(n_threads: int) -> ThreadPoolExecutor:
+def _crew(number: int) -> ThreadPoolExecutor:
     """So many threads that live as long as the process."""
     with _lock:
-        if n_threads not in _crews:
-            crew = ThreadPoolExecutor(n_threads, thread_name_prefix="statistics")
+        if number not in _crews:
+            crew = ThreadPoolExecutor(number, thread_name_prefix="statistics")
             # A thread's own number of torch threads is set from within; setting it also changes what threads
             # made later begin with, so this one's number is set again when all are through.
-            started = threading.Barrier(n_threads)
-            processors = _one_each(n_threads)
-            for ready in [crew.submit(_alone, started, processors) for _ in range(n_threads)]:
+            started = threading.Barrier(number)
+            processors = _one_each(number)
+            for ready in [crew.submit(_alone, started, processors) for _ in range(number)]:
                 ready.result()
             torch.set_num_threads(torch.get_num_threads())
-            _crews[n_threads] = crew
-        return _crews[n_threads]
+            _crews[number] = crew
+        return _crews[number]
 
 
-def _one_each(n_threads: int) -> Iterator[int] | None:
+def _one_each(number: int) -> Iterator[int] | None:
     """The processors that this process may use, if they are as many as the threads."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
-    return iter(sorted(allowed)) if len(allowed) == n_threads else None
+    return iter(sorted(allowed)) if len(allowed) == number else None
 
 
 def _alone(started: threading.Barrier, processors: Iterator[int] | None) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.mixture.threads import threads_for
+from service.mixture.parallel import run_parallel
+from service.mixture.threads import n_threads, threads_for
 
 Array = np.ndarray[Any, Any]
 
@@ -23,6 +24,9 @@ MANY_FEATURES, ROWS, COLUMNS = 16, 4, 8
 # With fewer, products of numpy's, one for each mixture, are as quick; but only of so many multiplications:
 # for more OpenBLAS wakes other threads, who wait for one another in a loop, and on busy processors for long.
 PRODUCT = 1 << 18
+# Another thread is woken for so many multiplications by features, and for each number of a (K, N) array there
+# is as much to do as so many take.
+WORTH_A_THREAD, OTHER_WORK = 2_500_000, 20
 # Below this a sum of exponentials may have lost terms to underflow.
 SMALLEST = {"float64": 1e-280, "float32": 1e-25}
 # Lower logarithms count for nothing, and would make numbers that processors are slow at.
@@ -44,9 +48,10 @@ _log: Callable[..., Array] = np.log if _QUICK_NUMPY else _by_torch(torch.log)
 
 
 class SmallSums:
-    """Sums over points of responsibilities times features, for many mixtures, on the CPU, by one thread.
+    """Sums over points of responsibilities times features, for many mixtures, on the CPU, each by one thread.
 
-    A restart's numbers do not depend on which others run beside it, to the last bit.
+    A restart's numbers depend neither on which others run beside it nor on the number of threads, to the last
+    bit.
 
     Args:
         phi: (F, N) features of all points.
@@ -60,7 +65,7 @@ class SmallSums:
         self._weights: Array | None = None
         if weights is not None:
             self._weights = torch.nn.functional.pad(weights, filled).numpy()
-        self._room: Array = np.empty(0, self._phi.dtype)
+        self._rooms: list[Array] = []  # of blocks that are done, for others
         self._smallest = SMALLEST[self._phi.dtype.name]
         self._lowest = LOWEST[self._phi.dtype.name]
 
@@ -71,15 +76,26 @@ class SmallSums:
         are taken, and there are no others: (R, K, 0).
         """
         n_restarts, n_components, _ = coefficients.shape
-        together = max(1, BLOCK_NUMBERS // (n_components * self._n_samples))
+        n_numbers = n_components * self._n_samples
+        together = max(1, BLOCK_NUMBERS // n_numbers)
+        worth = n_restarts * n_numbers * (self._n_rows + OTHER_WORK) // WORTH_A_THREAD
+        shared = min(worth, n_threads(), n_restarts)
+        if shared > 1:
+            together = min(together, -(-n_restarts // shared))
         starts = range(0, n_restarts, together)
-        with threads_for(0):
-            blocks = [
-                self._block(coefficients[start : start + together], likelihoods_only) for start in starts
-            ]
+
+        def block(place: int) -> tuple[Array, Array]:
+            start = starts[place]
+            return self._block(coefficients[start : start + together], likelihoods_only)
+
+        if shared > 1:
+            blocks = run_parallel(block, len(starts))
+        else:
+            with threads_for(0):
+                blocks = [block(place) for place in range(len(starts))]
         if len(blocks) == 1:
             return blocks[0]
-        return np.concatenate([block[0] for block in blocks]), np.concatenate([block[1] for block in blocks])
+        return np.concatenate([one[0] for one in blocks]), np.concatenate([one[1] for one in blocks])
 
     def _block(self, coefficients: Array, likelihoods_only: bool) -> tuple[Array, Array]:
         """The same for as many restarts as have their responsibilities in the cache together."""
@@ -88,9 +104,10 @@ class SmallSums:
         theta = np.zeros((n_own + -n_own % ROWS, n_rows), self._phi.dtype)
         theta[:n_own] = coefficients.reshape(n_own, n_rows)
         size = theta.shape[0] * self._phi.shape[1]
-        if self._room.size < size:
-            self._room = np.empty(size, self._phi.dtype)
-        joint = self._room[:size].reshape(theta.shape[0], self._phi.shape[1])
+        room = self._rooms.pop() if self._rooms else np.empty(0, self._phi.dtype)
+        if room.size < size:
+            room = np.empty(size, self._phi.dtype)
+        joint = room[:size].reshape(theta.shape[0], self._phi.shape[1])
         self._multiply(theta, joint, mixtures)
         own = _told_apart(joint, mixtures)
         log_totals = self._shares(own)
@@ -100,12 +117,14 @@ class SmallSums:
         if self._weights is not None:
             log_totals *= self._weights
         log_likelihoods: Array = np.add.reduce(log_totals[:, : self._n_samples], axis=1, dtype=np.float64)
-        if likelihoods_only:
-            return log_likelihoods, np.empty((*mixtures, 0))
-        if self._weights is not None:
-            own *= self._weights
-        self._add_up(joint, theta, mixtures)
-        return log_likelihoods, _told_apart(theta, mixtures).astype(np.float64, copy=False)
+        sums: Array = np.empty((*mixtures, 0))
+        if not likelihoods_only:
+            if self._weights is not None:
+                own *= self._weights
+            self._add_up(joint, theta, mixtures)
+            sums = _told_apart(theta, mixtures).astype(np.float64, copy=False)
+        self._rooms.append(room)
+        return log_likelihoods, sums
 
     def _multiply(self, theta: Array, joint: Array, mixtures: tuple[int, int]) -> None:
         """Fills joint (rows, N) with theta (rows, F) phi; the first rows are of R times K components."""

@@ -16,6 +16,7 @@ from service.mixture.feature_sums import FeatureSums
 from service.mixture.features import QuadraticFeatures, RadialFeatures, SquareFeatures, pair_features
 from service.mixture.midway import Midway
 from service.mixture.standardization import StandardizedPoints
+from service.mixture.threads import threads_for
 
 # The largest rounding error of a log-density, in nats, that the product of features may make.
 ERROR_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -165,7 +166,8 @@ class StatisticsPass:
             phi = self.features.rows_of(self.data.points.index_select(1, flat))
         phi = phi.view(phi.shape[0], n_restarts, size).transpose(0, 1)
         theta = self.features.coefficients(components, self.regularization).to(self.dtype)
-        joint = torch.bmm(theta, phi)
+        with threads_for(theta.numel() * size):
+            joint = torch.bmm(theta, phi)
         log_densities = torch.logsumexp(joint, dim=1)
         shares = joint.sub_(log_densities.unsqueeze(1)).exp_()
         weights = counted if self._weights is None else self._weights[indices]
@@ -173,7 +175,8 @@ class StatisticsPass:
             weights = weights if counted is None else weights * counted
             shares.mul_(weights.unsqueeze(1))
             log_densities = log_densities * weights
-        sums = torch.bmm(shares, phi.mT).double()
+        with threads_for(theta.numel() * size):
+            sums = torch.bmm(shares, phi.mT).double()
         own = _Own((log_densities.double().sum(1), sums), self._from_sums)
         return self._added(components, own)[0]
 

@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 import torch
 
 from service.mixture.parallel import run_parallel
+from service.mixture.small_sums import SmallSums
 from service.mixture.statistics import StatisticsPass
+from service.mixture.threads import PARALLEL_WORK, n_threads, threads_for
 from tests.mixture.problems import random_mixture
 from tests.mixture.test_statistics import components_of, plain_points
 
@@ -43,6 +46,45 @@ def test_a_restart_has_the_same_bits_beside_others_and_on_any_number_of_threads(
     for name in ("log_likelihood", "counts", "first", "second"):
         assert torch.equal(getattr(every, name), getattr(again, name))
         assert torch.equal(getattr(every, name)[1:2], getattr(alone, name))
+
+
+@pytest.mark.parametrize("n_restarts", [2, 3, 5])
+def test_restarts_are_shared_out_where_each_is_much_work(monkeypatch, two_threads, n_restarts):
+    monkeypatch.setattr("service.mixture.small_sums.WORTH_A_THREAD", 1 << 14)
+    callers = set()
+    block = SmallSums._block
+
+    def noted(self: SmallSums, *given: Any) -> Any:
+        callers.add(threading.current_thread())
+        return block(self, *given)
+
+    monkeypatch.setattr(SmallSums, "_block", noted)
+    points = torch.randn(3, 2_001, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    passed = StatisticsPass(plain_points(points), diagonal=False, regularization=0.1)
+    components = components_of(*[random_mixture(4, 3, seed) for seed in range(n_restarts)])
+    every = passed(components)
+    assert callers
+    assert threading.main_thread() not in callers
+    torch.set_num_threads(1)
+    again = passed(components)
+    assert threading.main_thread() in callers
+    for name in ("log_likelihood", "counts", "first", "second"):
+        assert torch.equal(getattr(every, name), getattr(again, name))
+
+
+def test_operations_take_one_thread_but_for_much_work_and_passes_what_there_is(two_threads):
+    with threads_for(0):
+        assert (torch.get_num_threads(), n_threads()) == (1, 2)
+        assert run_parallel(lambda number: threading.current_thread(), 2)[0] is not threading.main_thread()
+        with threads_for(PARALLEL_WORK):
+            assert (torch.get_num_threads(), n_threads()) == (2, 2)
+            with pytest.raises(ZeroDivisionError), threads_for(1):
+                _ = 1 // (torch.get_num_threads() - 1)
+            assert torch.get_num_threads() == 2
+        assert (torch.get_num_threads(), n_threads()) == (1, 2)
+    assert (torch.get_num_threads(), n_threads()) == (2, 2)
+    torch.set_num_threads(1)
+    assert n_threads() == 1
 
 
 def test_tasks_run_on_threads_of_their_own_with_one_torch_thread_each(two_threads):
