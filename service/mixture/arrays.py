@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Array = np.ndarray[Any, Any]
 Numbers: TypeAlias = Any
 """A tensor, or in its place an array of numpy's where few numbers lie on the CPU."""
+
+
+def _by_torch(function: Callable[..., Tensor]) -> Callable[[Array, Array], Array]:
+    def call(values: Array, out: Array) -> Array:
+        function(torch.from_numpy(values), out=torch.from_numpy(out))
+        return out
+
+    return call
+
+
+# numpy has vectorised both for AVX-512 alone, and takes a third of torch's time; elsewhere several times it.
+_QUICK_NUMPY = torch.backends.cpu.get_cpu_capability() == "AVX512"
+exp_into: Callable[[Array, Array], Array] = np.exp if _QUICK_NUMPY else _by_torch(torch.exp)
+log_into: Callable[[Array, Array], Array] = np.log if _QUICK_NUMPY else _by_torch(torch.log)
+
+
+def log_sum_exp(rows: Tensor) -> Tensor:
+    """Of (..., K, n), over k: (..., n); on the CPU in a fourth of the time of torch.logsumexp."""
+    if rows.device.type != "cpu":
+        return torch.logsumexp(rows, dim=-2)
+    values: Array = rows.numpy()
+    with np.errstate(all="ignore"):  # what is not finite comes out as it is for torch
+        highest = np.maximum.reduce(values, axis=-2, keepdims=True)
+        highest[~np.isfinite(highest)] = 0.0
+        shifted = values - highest
+        totals = np.add.reduce(exp_into(shifted, shifted), axis=-2)
+        return torch.from_numpy(log_into(totals, totals) + highest[..., 0, :])
 
 
 def library(numbers: Numbers) -> Any:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from service.mixture.arrays import log_sum_exp
+
 # 8 MB of float64 for the differences of one chunk: small beside any dataset, large beside a call's cost.
 CHUNK_NUMBERS = 1 << 20
 
@@ -97,10 +99,11 @@ def log_density(points: Tensor, log_weights: Tensor, means: Tensor, precisions_c
     answer = points.new_empty(points.shape[0])
     parts = chunks(points, means)
     if len(parts) == 1:
-        return torch.logsumexp(component_log_density(points, means, precisions_cholesky) + log_weights, dim=1)
+        joint = component_log_density(points, means, precisions_cholesky) + log_weights
+        return log_sum_exp(joint.T)
     for rows in parts:
         joint = component_log_density(points[rows], means, precisions_cholesky) + log_weights
-        torch.logsumexp(joint, dim=1, out=answer[rows])
+        answer[rows] = log_sum_exp(joint.T)
     return answer
 
 

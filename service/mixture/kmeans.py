@@ -6,16 +6,14 @@ Products of matrices are torch's: numpy's library has threads of its own, which 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 
+from service.mixture.arrays import Array
 from service.mixture.journal import Entry
 from service.mixture.pieces import Pieces
 from service.mixture.threads import threads_for
-
-Array = np.ndarray[Any, Any]
 
 # Distances that are looked at together.
 CHUNK_NUMBERS = 1 << 18

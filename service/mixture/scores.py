@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from service.mixture import density
-from service.mixture.arrays import tensor_of
+from service.mixture.arrays import log_sum_exp, tensor_of
 from service.mixture.blocked_points import Points
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.journal import Entry
@@ -109,7 +109,7 @@ def _sums_of_chunk(
 ) -> tuple[float, float, float]:
     part = points[:, columns].T.double()
     joint = mixture.component_log_density(part) + mixture.log_weights
-    totals = torch.logsumexp(joint, dim=1)
+    totals = log_sum_exp(joint.T)
     hardness = joint.amax(dim=1) - totals
     if weights is None:
         return float(totals.sum()), float(hardness.sum()), float(len(totals))

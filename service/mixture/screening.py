@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.mixture.arrays import Numbers, library, quick, tensor_of
+from service.mixture.arrays import Numbers, library, log_sum_exp, quick, tensor_of
 from service.mixture.blocked_points import in_memory
 from service.mixture.components import Components, concatenate
 from service.mixture.families import Family
@@ -170,8 +170,7 @@ def log_densities_somewhere(statistics: StatisticsPass, components: Components) 
     some = points[:, :: max(1, points.shape[1] // PROBES)].double()
     theta = tensor_of(features.coefficients(components.quick(), 0.0))
     joint = theta.flatten(0, 1) @ features.rows_of(some)
-    log_densities: Tensor = torch.logsumexp(joint.view(*theta.shape[:2], -1), dim=1)
-    return log_densities
+    return log_sum_exp(joint.view(*theta.shape[:2], -1))
 
 
 def _replaced(components: Components, following: Components, valid: Numbers) -> Components:

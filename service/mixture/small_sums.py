@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from service.mixture.arrays import Array, exp_into, log_into
 from service.mixture.parallel import run_parallel
 from service.mixture.threads import n_threads, threads_for
-
-Array = np.ndarray[Any, Any]
 
 # Numbers of a (K, N) array up to which one thread is the quickest; so many together stay in a core's cache.
 SMALL_NUMBERS = 1 << 18
@@ -31,20 +27,6 @@ WORTH_A_THREAD, OTHER_WORK = 2_500_000, 20
 SMALLEST = {"float64": 1e-280, "float32": 1e-25}
 # Lower logarithms count for nothing, and would make numbers that processors are slow at.
 LOWEST = {"float64": -700.0, "float32": -85.0}
-
-
-def _by_torch(function: Callable[..., Tensor]) -> Callable[..., Array]:
-    def call(values: Array, out: Array) -> Array:
-        function(torch.from_numpy(values), out=torch.from_numpy(out))
-        return out
-
-    return call
-
-
-# numpy has vectorised both for AVX-512 alone; elsewhere torch's are several times as fast.
-_QUICK_NUMPY = torch.backends.cpu.get_cpu_capability() == "AVX512"
-_exp: Callable[..., Array] = np.exp if _QUICK_NUMPY else _by_torch(torch.exp)
-_log: Callable[..., Array] = np.log if _QUICK_NUMPY else _by_torch(torch.log)
 
 
 class SmallSums:
@@ -155,22 +137,22 @@ class SmallSums:
     def _shares(self, joint: Array) -> Array | None:
         """Makes joint (R, K, N) responsibilities; logsumexp over k (R, N), or None where it underflows."""
         np.maximum(joint, self._lowest, out=joint)
-        _exp(joint, out=joint)
+        exp_into(joint, joint)
         totals = np.add.reduce(joint, axis=1)
         if not totals.min() > self._smallest:
             return None
         joint *= (1.0 / totals)[:, None]
-        return _log(totals, out=totals)
+        return log_into(totals, totals)
 
     def _shares_far_out(self, joint: Array) -> Array:
         """The same where all of a point's densities underflow: their maximum is taken off first."""
         highest = joint.max(axis=1, keepdims=True)
         joint -= highest
         np.maximum(joint, self._lowest, out=joint)
-        _exp(joint, out=joint)
+        exp_into(joint, joint)
         totals = np.add.reduce(joint, axis=1)
         joint *= (1.0 / totals)[:, None]
-        log_totals: Array = highest[:, 0] + _log(totals, out=totals)
+        log_totals: Array = highest[:, 0] + log_into(totals, totals)
         return log_totals
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from service.mixture.arrays import Array
 from service.mixture.blocked_points import in_memory
 from service.mixture.components import Components
 from service.mixture.families import Family
@@ -17,7 +18,7 @@ from service.mixture.families.family import invert_cholesky
 from service.mixture.gaussian_mixture import GaussianMixture
 from service.mixture.invalid import InvalidFit
 from service.mixture.journal import Entry, components_of, entry_of_components, note, told
-from service.mixture.kmeans import Array, clusters_by_piece, lloyd, n_trials, product, spread_centres
+from service.mixture.kmeans import clusters_by_piece, lloyd, n_trials, product, spread_centres
 from service.mixture.pieces import Pieces
 from service.mixture.screening import Screened, screened
 from service.mixture.standardization import StandardizedPoints

@@ -8,6 +8,7 @@ import torch
 from scipy import integrate, stats
 
 from service.mixture import GaussianMixture, InvalidMixture
+from service.mixture.arrays import log_sum_exp
 from tests import oracles
 from tests.mixture.problems import gold_mixture, random_mixture
 
@@ -187,6 +188,19 @@ def test_precisions_invert_covariances(covariance_type):
 def test_n_parameters_counts_free_numbers(covariance_type, covariances):
     mixture = random_mixture(3, 4, seed=0, covariance_type=covariance_type)
     assert mixture.n_parameters == 2 + 12 + covariances
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (2, 3, 5), (1, 2)])
+def test_sums_of_exponentials_are_torchs_also_where_they_are_not_finite(shape):
+    rows = 400 * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows[..., 0, 0] = -torch.inf
+    rows[..., :, 1] = -torch.inf
+    if shape[-1] > 3:
+        rows[..., 0, 2], rows[..., 0, 3] = torch.nan, torch.inf
+    before = rows.clone()
+    expected = torch.logsumexp(rows, dim=-2)
+    torch.testing.assert_close(log_sum_exp(rows), expected, rtol=1e-14, atol=1e-14, equal_nan=True)
+    torch.testing.assert_close(rows, before, rtol=0, atol=0, equal_nan=True)
 
 
 def test_samples_have_the_mixtures_moments_and_labels():
