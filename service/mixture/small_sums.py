@@ -86,9 +86,7 @@ class SmallSums:
         theta = np.zeros((n_own + -n_own % ROWS, n_rows), self._phi.dtype)
         theta[:n_own] = coefficients.reshape(n_own, n_rows)
         size = theta.shape[0] * self._phi.shape[1]
-        room = self._rooms.pop() if self._rooms else np.empty(0, self._phi.dtype)
-        if room.size < size:
-            room = np.empty(size, self._phi.dtype)
+        room = self._room_for(size)
         joint = room[:size].reshape(theta.shape[0], self._phi.shape[1])
         self._multiply(theta, joint, mixtures)
         own = _told_apart(joint, mixtures)
@@ -107,6 +105,14 @@ class SmallSums:
             sums = _told_apart(theta, mixtures).astype(np.float64, copy=False)
         self._rooms.append(room)
         return log_likelihoods, sums
+
+    def _room_for(self, size: int) -> Array:
+        """Room for so many numbers, of a block that is done, or new."""
+        try:
+            room = self._rooms.pop()  # asked for by several threads: to look first would be too early
+        except IndexError:
+            return np.empty(size, self._phi.dtype)
+        return room if room.size >= size else np.empty(size, self._phi.dtype)
 
     def _multiply(self, theta: Array, joint: Array, mixtures: tuple[int, int]) -> None:
         """Fills joint (rows, N) with theta (rows, F) phi; the first rows are of R times K components."""

@@ -1,8 +1,9 @@
 """How many threads torch's own operations take: one, but for large products.
 
 A pass over many points is shared out among threads as a whole (``parallel``). What is left beside it are
-operations on parameters, and woken for those torch's other threads cost more than they bring: two of them
-invert factors of 32 x 32 in twenty times the time of one, and take eigenvalues of 128 x 128 in ten times.
+operations on parameters, and woken for those torch's other threads cost more than they bring: two of them,
+where they sleep between, invert factors of 32 x 32 in twenty times the time of one, and take eigenvalues of
+128 x 128 in ten times.
 """
 
 from __future__ import annotations
