@@ -9,8 +9,9 @@ import httptools
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.api.inflow import BROKEN_OFF, SMALL_BYTES
+from service.api.inflow import BROKEN_OFF
 from service.api.problems import MEDIA_TYPE, document
+from service.arriving import Arrived, Receiving
 from service.errors import ServiceError
 from service.settings import Settings
 
@@ -20,8 +21,6 @@ _SLOWEST_BYTES_PER_SECOND = 100
 _MOST_AROUND_BYTES = 1 << 16
 _MOST_AROUND_A_BYTE = 8
 _MOST_PIPELINED = 16
-# So much is taken from a socket at once: less would be more calls, more would leave a core's cache meanwhile.
-_PIECE_BYTES = 1 << 19
 # Copying less than this costs less than not to.
 _WORTH_KEEPING_BYTES = 1 << 14
 
@@ -41,66 +40,6 @@ def protocol(settings: Settings) -> "type[Protocol]":
         max_head_bytes = settings.max_head_bytes
 
     return Limited
-
-
-class Arrived:
-    """The bytes of a body as they came, in the place of uvicorn's bytearray, which copies them twice more."""
-
-    __slots__ = ("_n_bytes", "_pieces")
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._n_bytes = 0
-
-    def __iadd__(self, piece: bytes) -> "Arrived":
-        if self._pieces and len(self._pieces[-1]) < SMALL_BYTES:
-            self._pieces[-1] += piece
-        else:
-            self._pieces.append(piece)
-        self._n_bytes += len(piece)
-        return self
-
-    def __len__(self) -> int:
-        return self._n_bytes
-
-    def __bytes__(self) -> bytes:
-        return b"".join(self._pieces)  # of one, that one
-
-
-class _Receiving(asyncio.BufferedProtocol):
-    """What the event loop sees of a connection: it puts all that comes where that of all others was, too.
-
-    So pieces are larger than the loop's own, and are copied once less.
-    """
-
-    _room = memoryview(bytearray(_PIECE_BYTES))
-
-    def __init__(self, protocol: "Protocol") -> None:
-        self._protocol = protocol
-
-    @override
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._room
-
-    @override
-    def buffer_updated(self, nbytes: int) -> None:
-        self._protocol.received(self._room[:nbytes])
-
-    @override
-    def eof_received(self) -> None:
-        self._protocol.eof_received()
-
-    @override
-    def pause_writing(self) -> None:
-        self._protocol.pause_writing()
-
-    @override
-    def resume_writing(self) -> None:
-        self._protocol.resume_writing()
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._protocol.connection_lost(exc)
 
 
 class _Dropped(list[tuple[bytes, bytes]]):
@@ -136,7 +75,7 @@ class Protocol(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_protocol(_Receiving(self))
+        transport.set_protocol(Receiving(self, self.received))
         self._expect_more()
 
     def received(self, data: memoryview) -> None:

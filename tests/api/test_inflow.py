@@ -11,9 +11,9 @@ from fastapi import Request
 
 from service.api.inflow import BROKEN_OFF, inflow
 from service.api.reader_threads import ReaderThreads
+from service.arriving import Arrived
 from service.codecs.spooled import Spooled, spooled
 from service.errors import ServiceError
-from service.protocol import Arrived
 
 LARGE = bytes(1 << 18)
 

@@ -1,5 +1,6 @@
 """Bytes that are no requests, or made to hurt: refused or cut off, and never at the cost of anybody else."""
 
+import re
 import socket
 import struct
 import threading
@@ -8,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
+import numpy as np
 import pytest
 
+from service.client.points import as_npy
 from tests.hostile.corpus import BODY, CHUNKED, HALVES, HEADERS, HIDDEN, MALFORMED, PATHS, POST, WHOLE
 from tests.hostile.wire import connected, request, rest, said, send, statuses
 from tests.serving import GOLD, Server, serving, until
@@ -255,6 +258,29 @@ def test_pipelined_requests_are_few(server: Server, http: httpx.Client) -> None:
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
     until(lambda: IDLE in http.get("/metrics").text)
     http.post(f"/v1/fits/{fit['id']}/cancel").raise_for_status()
+
+
+def test_requests_behind_large_bodies_in_the_same_pieces(server: Server, http: httpx.Client) -> None:
+    points = np.random.default_rng(0).standard_normal((1 << 17, 2))
+    body = as_npy(points)
+    head = b"POST /v1/datasets HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-npy\r\n"
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    last = HIDDEN.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
+    sent = [whole + last, whole + whole + last]
+    with connected(server) as one, connected(server) as other:
+        for start in range(0, len(sent[1]), 100_000):  # in turns, for they are received in the same place
+            one.sendall(sent[0][start : start + 100_000])
+            other.sendall(sent[1][start : start + 100_000])
+        answers = [rest(one), rest(other)]
+    assert [statuses(answer) for answer in answers] == [[201, 200], [201, 201, 200]]
+    made = re.findall(rb'"id":"(dat_\w+)"[^}]*?"sha256":"(\w+)"', b"".join(answers))
+    assert len(made) == 3
+    assert len({sha256 for _, sha256 in made}) == 1
+    for dataset_id, _ in made:
+        path = f"/v1/datasets/{dataset_id.decode()}"
+        answer = http.get(f"{path}/points?offset=130000&limit=1000").raise_for_status().json()
+        assert answer["points"] == points[130_000:131_000].tolist()
+        http.delete(path).raise_for_status()
 
 
 @pytest.mark.parametrize("name", HEADERS)
